@@ -1,0 +1,1 @@
+"""The words every other package speaks: requests, jobs, messages, errors. No torch, FastAPI or SQL."""
