@@ -1,0 +1,106 @@
+"""What every family's loader returns: the three networks of a latent diffusion model behind plain calls."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+
+import torch
+from torch import Tensor, nn
+
+from sfumato.engine.prompt.encode import PromptEncoder
+from sfumato.engine.sampling.schedules import NoiseLevels
+
+
+class Prediction(StrEnum):
+    """What a denoiser's network was trained to output."""
+
+    EPSILON = "epsilon"
+    VELOCITY = "v_prediction"
+
+
+class Denoiser:
+    """A noise-predicting network, read as a function from noisy latents to clean ones.
+
+    `network(x, timestep, context)` takes variance-preserving latents (B, C, h, w), timesteps (B,) and conditioning
+    (B, L, D), each row its own.
+    """
+
+    def __init__(
+        self,
+        network: Callable[[Tensor, Tensor, Tensor], Tensor],
+        *,
+        levels: NoiseLevels,
+        prediction: Prediction,
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> None:
+        self.levels = levels
+        self._network = network
+        self._prediction = prediction
+        self._dtype = dtype
+        self._device = device
+
+    @torch.inference_mode()
+    def denoise(self, x: Tensor, sigma: Tensor, context: Tensor) -> Tensor:
+        """Return the network's estimate of x0, float32, for x = x0 + sigma * noise.
+
+        x: (B, C, h, w) float32, sigma: (B,) float64, context: (B, L, D). The preconditioning is that of
+        Karras et al. 2022, Table 1 (VP), and for velocity that of Salimans and Ho 2022, Appendix D.
+        """
+        timestep = self.levels.timestep(sigma)
+        s = sigma.to(self._device, torch.float32).view(-1, 1, 1, 1)
+        scale = (s * s + 1).rsqrt()
+        x = x.to(self._device)
+        rows = (x * scale).to(self._dtype)
+        if self._device.type == "cpu":
+            rows = rows.to(memory_format=torch.channels_last)
+        output = self._network(rows, timestep.to(self._device, torch.float32), context.to(self._device, self._dtype))
+        output = output.float()
+        if self._prediction is Prediction.VELOCITY:
+            return x * scale * scale - output * (s * scale)
+        return x - output * s
+
+
+class LatentCodec:
+    """An autoencoder between pictures and latents of unit variance."""
+
+    def __init__(
+        self,
+        decode: Callable[[Tensor], Tensor],
+        *,
+        scaling_factor: float,
+        shift_factor: float,
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> None:
+        self._decode = decode
+        self._scaling_factor = scaling_factor
+        self._shift_factor = shift_factor
+        self._dtype = dtype
+        self._device = device
+
+    @torch.inference_mode()
+    def decode(self, latents: Tensor) -> Tensor:
+        """Return pictures (B, H, W, 3) uint8 RGB on the CPU, for latents (B, C, H/8, W/8)."""
+        z = (latents / self._scaling_factor + self._shift_factor).to(self._device, self._dtype)
+        if self._device.type == "cpu":
+            z = z.to(memory_format=torch.channels_last)
+        pixels = self._decode(z).float()
+        return ((pixels / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().contiguous()
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadedModel:
+    """A model in memory, ready to make pictures."""
+
+    name: str
+    denoiser: Denoiser
+    prompts: PromptEncoder
+    codec: LatentCodec
+    latent_channels: int
+    size_bytes: int
+
+
+def size_bytes(*modules: nn.Module) -> int:
+    """Return the memory that the modules' weights take."""
+    return sum(t.numel() * t.element_size() for m in modules for t in (*m.parameters(), *m.buffers()))

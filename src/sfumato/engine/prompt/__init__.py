@@ -1,0 +1,1 @@
+"""The prompt language and its way to conditioning tensors."""

@@ -1,0 +1,208 @@
+"""The denoise loop: a picture is the same alone and in any company, and nobody waits for a stranger's steps."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from sfumato.core.errors import GenerationFailed
+from sfumato.core.requests import NoiseSource, SamplerOptions
+from sfumato.core.sampling import find_sampler
+from sfumato.engine.batching import BucketShares, WidthTuner
+from sfumato.engine.denoising import DenoiseLoop, LivePicture
+from sfumato.engine.guidance import guided
+from sfumato.engine.sampling.noise import noise_stream
+from sfumato.engine.sampling.samplers import SAMPLERS
+from sfumato.engine.sampling.schedules import NoiseLevels, sigmas_for
+
+LEVELS = NoiseLevels.scaled_linear()
+WEIGHT = torch.linspace(-1, 1, 4 * 6).reshape(4, 6)
+
+
+class Network:
+    """A small network that mixes a picture's channels with its conditioning, and counts its rows."""
+
+    def __init__(self) -> None:
+        self.widths: list[int] = []
+
+    def __call__(self, x: Tensor, sigma: Tensor, context: Tensor) -> Tensor:
+        self.widths.append(len(x))
+        s = sigma.float().view(-1, 1, 1, 1)
+        prompt = (context.mean(dim=1) @ WEIGHT.T).view(len(x), 4, 1, 1)
+        return (x + s * s * torch.tanh(x + prompt)) / (1 + s * s)
+
+
+def picture(
+    network: object, *, sampler: str = "Euler", steps: int = 5, seed: int = 0, scale: float = 5.0, size: int = 8,
+    chunks: int = 1, job: str = "job", model: str = "m",
+) -> LivePicture:  # fmt: skip
+    info, schedule = find_sampler(sampler)
+    rule = SAMPLERS[info.name]
+    sigmas = sigmas_for(info, schedule.label, LEVELS, steps).tolist()
+    noise = noise_stream(NoiseSource.CPU, seed, (4, size, 8))
+    asks = rule.sample(rule.start(noise(), sigmas), sigmas, SamplerOptions(), noise)
+    positive = torch.full((3 * chunks, 6), 0.1 * (seed + 1))
+    return LivePicture(
+        job_id=job,
+        index=seed,
+        model=model,
+        denoise=network,  # type: ignore[arg-type]
+        steps=guided(asks, positive, torch.zeros(3, 6), scale),
+        evaluations=rule.evaluations(len(sigmas)),
+    )
+
+
+def finish(loop: DenoiseLoop) -> dict[int, Tensor]:
+    done = {}
+    while (turn := loop.turn()) is not None:
+        assert not turn.failed
+        done |= {p.index: latents for p, latents in turn.ended}
+    return done
+
+
+def alone(**choices: object) -> Tensor:
+    loop = DenoiseLoop()
+    loop.add(picture(Network(), **choices))  # type: ignore[arg-type]
+    (latents,) = finish(loop).values()
+    return latents
+
+
+REQUESTS = st.fixed_dictionaries(
+    {
+        "sampler": st.sampled_from(list(SAMPLERS)),
+        "steps": st.integers(2, 9),
+        "scale": st.sampled_from([1.0, 3.0, 7.5]),
+        "size": st.sampled_from([8, 16]),
+        "chunks": st.integers(1, 3),
+    }
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(REQUESTS, min_size=2, max_size=6), st.data())
+def test_a_picture_is_the_same_alone_and_among_strangers(mix: list[dict[str, object]], data: st.DataObject) -> None:
+    network, loop, done = Network(), DenoiseLoop(), {}
+    for seed, choices in enumerate(mix):
+        loop.add(picture(network, seed=seed, job=str(seed), **choices))  # type: ignore[arg-type]
+        for _ in range(data.draw(st.integers(0, 3))):
+            if (turn := loop.turn()) is not None:
+                done |= {p.index: latents for p, latents in turn.ended}
+    done |= finish(loop)
+    for seed, choices in enumerate(mix):
+        torch.testing.assert_close(done[seed], alone(seed=seed, **choices), rtol=1e-5, atol=1e-5)
+
+
+def test_unrelated_requests_share_a_forward_pass() -> None:
+    network, loop = Network(), DenoiseLoop()
+    for seed, name in enumerate(["Euler", "DPM++ 2M", "Heun"]):
+        loop.add(picture(network, sampler=name, steps=10 + seed, seed=seed, job=name, scale=3.0 + seed))
+    finish(loop)
+    assert max(network.widths) == 6
+
+
+def test_a_short_request_does_not_wait_for_a_long_one() -> None:
+    network, loop = Network(), DenoiseLoop(widest=2)
+    loop.add(picture(network, steps=50, seed=0, job="long"))
+    for _ in range(3):
+        loop.turn()
+    loop.add(picture(network, steps=4, seed=1, job="short"))
+    turns = 0
+    while not any(p.job_id == "short" for p, _ in loop.turn().ended):  # type: ignore[union-attr]
+        turns += 1
+    assert turns <= 6
+
+
+def test_a_long_request_is_not_starved_by_a_stream_of_short_ones() -> None:
+    network, loop = Network(), DenoiseLoop(widest=2)
+    loop.add(picture(network, steps=30, seed=0, job="long"))
+    ended: list[str] = []
+    for seed in range(1, 200):
+        if len(loop) < 3:
+            loop.add(picture(network, steps=4, seed=seed, job="short"))
+        turn = loop.turn()
+        assert turn is not None
+        ended += [p.job_id for p, _ in turn.ended]
+    assert "long" in ended
+
+
+def test_guidance_of_one_asks_for_one_row() -> None:
+    network, loop = Network(), DenoiseLoop()
+    loop.add(picture(network, steps=3, scale=1.0))
+    finish(loop)
+    assert network.widths == [1, 1, 1]
+
+
+def test_a_job_that_is_dropped_leaves_the_others_alone() -> None:
+    network, loop = Network(), DenoiseLoop()
+    loop.add(picture(network, seed=0, job="keep"))
+    loop.add(picture(network, seed=1, job="drop"))
+    for _ in range(3):
+        loop.turn()
+    (dropped,) = loop.drop("drop")
+    assert dropped.estimate is not None
+    torch.testing.assert_close(finish(loop)[0], alone(seed=0), rtol=1e-5, atol=1e-5)
+
+
+def test_only_the_job_whose_rows_break_the_network_fails() -> None:
+    def breaks_on_job_1(x: Tensor, sigma: Tensor, context: Tensor) -> Tensor:
+        if (context.mean(dim=(1, 2)) - 0.2).abs().min() < 1e-6:
+            raise RuntimeError("bad row")
+        return Network()(x, sigma, context)
+
+    loop, failed, ended = DenoiseLoop(), [], []
+    for seed in range(3):
+        loop.add(picture(breaks_on_job_1, seed=seed, job=str(seed), scale=1.0))
+    while (turn := loop.turn()) is not None:
+        failed += [p.job_id for p, _ in turn.failed]
+        ended += [p.job_id for p, _ in turn.ended]
+    assert failed == ["1"]
+    assert sorted(ended) == ["0", "2"]
+
+
+def test_a_network_that_overflows_fails_at_the_evaluation_where_it_did() -> None:
+    def overflows(x: Tensor, sigma: Tensor, context: Tensor) -> Tensor:
+        return torch.where(sigma.view(-1, 1, 1, 1) < 1, torch.nan, x)
+
+    loop = DenoiseLoop()
+    loop.add(picture(overflows, steps=10))
+    while not (turn := loop.turn()).failed:  # type: ignore[union-attr]
+        pass
+    error = turn.failed[0][1]  # type: ignore[union-attr]
+    assert isinstance(error, GenerationFailed)
+    assert "not finite at evaluation 7 of 10" in error.message
+    assert len(loop) == 0
+
+
+def test_buckets_share_the_device_by_time_not_by_turns() -> None:
+    shares: BucketShares[str] = BucketShares()
+    turns = {"small": 0, "large": 0}
+    for _ in range(400):
+        key = shares.next(["small", "large"])
+        turns[key] += 1
+        shares.charge(key, 1.0 if key == "small" else 4.0)
+    assert turns["small"] == pytest.approx(4 * turns["large"], rel=0.05)
+
+
+def test_a_bucket_that_was_away_does_not_catch_up() -> None:
+    shares: BucketShares[str] = BucketShares()
+    for _ in range(100):
+        shares.charge(shares.next(["a"]), 1.0)
+    served = []
+    for _ in range(10):
+        served.append(shares.next(["a", "b"]))
+        shares.charge(served[-1], 1.0)
+    assert served.count("b") == 5
+
+
+@pytest.mark.parametrize(("knee", "expected"), [(2, 2), (8, 8), (64, 32)])
+def test_the_tuner_finds_the_width_from_which_rows_get_no_cheaper(knee: int, expected: int) -> None:
+    tuner = WidthTuner(32)
+    for _ in range(40):
+        width = tuner.width(32)
+        tuner.record(width, max(width, knee) * 0.01)
+    assert tuner.width(32) == expected
+
+
+def test_the_tuner_never_waits_for_more_rows_than_there_are() -> None:
+    assert WidthTuner(32).width(1) == 1

@@ -1,0 +1,90 @@
+"""Models load from both layouts into the same networks, and damaged ones are refused with a reason."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from sfumato.core.errors import ModelLoadFailed
+from sfumato.core.requests import PromptSyntax
+from sfumato.engine.device import Device
+from sfumato.engine.families.loading import load_model
+from tests.engine import tiny
+
+FLOAT32 = Device(torch.device("cpu"), torch.float32)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.write_folder(tmp_path_factory.mktemp("tiny"))
+
+
+def test_denoiser_preconditions_the_network_as_the_variance_preserving_process(folder: Path) -> None:
+    model = load_model("tiny", str(folder), FLOAT32)
+    unet, _, _ = tiny.networks()
+    x, context = torch.randn(2, 4, 8, 8) * 5, torch.randn(2, 77, tiny.WIDTH)
+    timesteps = torch.tensor([999, 400])
+    sigmas = model.denoiser.levels.sigmas[timesteps]
+    alphas_cumprod = (1 / (1 + sigmas**2)).float().view(-1, 1, 1, 1)
+    vp = x * alphas_cumprod.sqrt()
+    epsilon = unet(vp, timesteps, encoder_hidden_states=context).sample
+    x0 = (vp - (1 - alphas_cumprod).sqrt() * epsilon) / alphas_cumprod.sqrt()  # Ho et al. 2020, Eq. 15
+    torch.testing.assert_close(model.denoiser.denoise(x, sigmas, context), x0, rtol=1e-3, atol=1e-3)
+
+
+def test_single_file_loads_to_the_same_networks_as_the_folder(folder: Path, tmp_path: Path) -> None:
+    file = tiny.write_single_file(tmp_path / "tiny.safetensors")
+    one, other = load_model("a", str(folder), FLOAT32), load_model("b", str(file), FLOAT32)
+    prompt = "a red apple, (shiny:1.2)"
+    contexts = [m.prompts.encode(prompt, PromptSyntax.A1111) for m in (one, other)]
+    torch.testing.assert_close(*contexts)
+    x, sigma = torch.randn(1, 4, 8, 8), torch.tensor([2.0], dtype=torch.float64)
+    torch.testing.assert_close(*(m.denoiser.denoise(x, sigma, contexts[0][None]) for m in (one, other)))
+    pictures = [m.codec.decode(x).int() for m in (one, other)]
+    torch.testing.assert_close(*pictures, atol=1, rtol=0)  # a value half-way between two bytes may fall on either
+
+
+def test_decoded_pictures_are_eight_times_as_large_as_latents_and_rgb_bytes(folder: Path) -> None:
+    pixels = load_model("tiny", str(folder), FLOAT32).codec.decode(torch.randn(1, 4, 8, 16))
+    assert pixels.shape == (1, 64, 128, 3)
+    assert pixels.dtype == torch.uint8
+
+
+def test_weights_that_lack_a_tensor_are_refused(folder: Path, tmp_path: Path) -> None:
+    broken = tiny.write_folder(tmp_path / "broken")
+    weights = broken / "unet" / "diffusion_pytorch_model.safetensors"
+    tensors = load_file(weights)
+    del tensors["conv_in.weight"]
+    save_file(tensors, weights)
+    with pytest.raises(ModelLoadFailed, match=r"lack 1, such as conv_in.weight"):
+        load_model("broken", str(broken), FLOAT32)
+
+
+def test_truncated_weights_are_refused(tmp_path: Path) -> None:
+    broken = tiny.write_folder(tmp_path / "broken")
+    weights = broken / "vae" / "diffusion_pytorch_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(ModelLoadFailed, match="Cannot read"):
+        load_model("broken", str(broken), FLOAT32)
+
+
+def test_pickled_weights_are_not_looked_for(tmp_path: Path) -> None:
+    broken = tiny.write_folder(tmp_path / "broken")
+    (broken / "unet" / "diffusion_pytorch_model.safetensors").rename(broken / "unet" / "diffusion_pytorch_model.bin")
+    with pytest.raises(ModelLoadFailed, match="No safetensors weights"):
+        load_model("broken", str(broken), FLOAT32)
+
+
+def test_unknown_predictions_are_refused(tmp_path: Path) -> None:
+    broken = tiny.write_folder(tmp_path / "broken")
+    (broken / "scheduler" / "scheduler_config.json").write_text(json.dumps({"prediction_type": "sample"}))
+    with pytest.raises(ModelLoadFailed, match="sample"):
+        load_model("broken", str(broken), FLOAT32)
+
+
+def test_a_file_of_something_else_is_refused(tmp_path: Path) -> None:
+    save_file({"weight": torch.zeros(2)}, tmp_path / "lora.safetensors")
+    with pytest.raises(ModelLoadFailed, match="not a whole Stable Diffusion 1 checkpoint"):
+        load_model("lora", str(tmp_path / "lora.safetensors"), FLOAT32)
