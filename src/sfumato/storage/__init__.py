@@ -1,0 +1,1 @@
+"""Rows in the database, pictures in the object store, and how both are written and read."""

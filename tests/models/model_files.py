@@ -1,0 +1,46 @@
+"""Small stand-ins for model files: headers and JSON like the real ones, next to no weights."""
+
+import json
+import struct
+from pathlib import Path
+
+UNET = "model.diffusion_model."
+
+
+def sd1_shapes(*, width: int = 768, channels: int = 4) -> dict[str, list[int]]:
+    return {
+        f"{UNET}input_blocks.0.0.weight": [320, channels, 3, 3],
+        f"{UNET}input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight": [320, width],
+        "cond_stage_model.transformer.text_model.final_layer_norm.weight": [768],
+        "first_stage_model.decoder.conv_in.weight": [512, 4, 3, 3],
+    }
+
+
+def write_safetensors(path: Path, shapes: dict[str, list[int]], *, payload: bytes = b"") -> Path:
+    header: dict[str, object] = {
+        name: {"dtype": "F16", "shape": shape, "data_offsets": [0, len(payload)]} for name, shape in shapes.items()
+    }
+    raw = json.dumps({"__metadata__": {"format": "pt"}, **header}).encode()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(struct.pack("<Q", len(raw)) + raw + payload)
+    return path
+
+
+def write_sd1_file(path: Path, *, payload: bytes = b"") -> Path:
+    return write_safetensors(path, sd1_shapes(), payload=payload)
+
+
+def write_sd1_folder(folder: Path, *, weights: str = "model.safetensors", **unet: object) -> Path:
+    index = {
+        "_class_name": "StableDiffusionPipeline",
+        "text_encoder": ["transformers", "CLIPTextModel"],
+        "unet": ["diffusers", "UNet2DConditionModel"],
+        "vae": ["diffusers", "AutoencoderKL"],
+    }
+    folder.mkdir(parents=True)
+    (folder / "model_index.json").write_text(json.dumps(index))
+    for part in ("text_encoder", "unet", "vae"):
+        write_safetensors(folder / part / weights, {"weight": [1]})
+    config = {"cross_attention_dim": 768, "in_channels": 4} | unet
+    (folder / "unet" / "config.json").write_text(json.dumps(config))
+    return folder
