@@ -1,0 +1,1 @@
+"""Who runs next and where: the queue, the dispatcher and the engine hosts."""
