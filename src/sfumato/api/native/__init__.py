@@ -1,0 +1,1 @@
+"""Sfumato's own routes: the page, the pictures, the documentation, health and metrics."""

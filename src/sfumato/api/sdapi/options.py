@@ -1,0 +1,141 @@
+"""`/options` and `override_settings`: the option keys clients read, and the few that can be changed.
+
+The checkpoint is each caller's own choice, kept in memory until the server stops: with one for all, two people who
+alternate models would change each other's pictures. Every other option is fixed; a new value is not taken and is
+named in the `X-Sfumato-Ignored` header.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+from sfumato.core.errors import NotSupported
+from sfumato.core.models import ModelInfo
+from sfumato.core.requests import NoiseSource
+from sfumato.models.registry import ModelRegistry
+
+CHECKPOINT = "sd_model_checkpoint"
+CHECKPOINT_HASH = "sd_checkpoint_hash"
+
+FIXED: dict[str, Any] = {
+    "samples_save": True,
+    "samples_format": "png",
+    "grid_save": True,
+    "grid_format": "png",
+    "return_grid": True,
+    "grid_only_if_multiple": True,
+    "n_rows": -1.0,
+    "grid_background_color": "#ffffff",
+    "enable_pnginfo": True,
+    "jpeg_quality": 80.0,
+    "webp_lossless": False,
+    "outdir_samples": "",
+    "outdir_txt2img_samples": "",
+    "outdir_img2img_samples": "",
+    "outdir_extras_samples": "",
+    "outdir_grids": "",
+    "save_to_dirs": True,
+    "save_incomplete_images": True,
+    "face_restoration": False,
+    "face_restoration_model": "CodeFormer",
+    "code_former_weight": 0.5,
+    "upscaler_for_img2img": None,
+    "img2img_fix_steps": False,
+    "sd_vae": "Automatic",
+    "CLIP_stop_at_last_layers": 1.0,
+    "tiling": False,
+    "randn_source": "GPU",
+    "emphasis": "Original",
+    "enable_prompt_comments": True,
+    "comma_padding_backtrack": 20.0,
+    "sdxl_crop_top": 0,
+    "sdxl_crop_left": 0,
+    "live_previews_enable": False,
+    "show_progress_every_n_steps": 10.0,
+    "show_progress_type": "Approx NN",
+    "live_preview_content": "Prompt",
+    "send_seed": True,
+    "eta_ddim": 0.0,
+    "eta_ancestral": 1.0,
+    "s_churn": 0.0,
+    "s_tmin": 0.0,
+    "s_tmax": 0.0,
+    "s_noise": 1.0,
+    "s_min_uncond": 0.0,
+    "sigma_min": 0.0,
+    "sigma_max": 0.0,
+    "rho": 0.0,
+    "eta_noise_seed_delta": 0,
+    "always_discard_next_to_last_sigma": False,
+    "sgm_noise_multiplier": False,
+    "token_merging_ratio": 0.0,
+}
+"""Options of one value only, as GET shows them (whole numbers as floats, as upstream does when they are not zero)."""
+
+_NOISE = {"gpu": NoiseSource.NV, "nv": NoiseSource.NV, "cpu": NoiseSource.CPU}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Overrides:
+    """What `override_settings` of one request comes to; `ignored` names the keys without effect here."""
+
+    model: ModelInfo
+    noise_source: NoiseSource
+    ignored: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class CheckpointChoices:
+    """Which model each caller of this dialect has chosen, by user; nobody's choice touches another's."""
+
+    registry: ModelRegistry
+    _chosen: dict[UUID, ModelInfo] = field(default_factory=dict)
+
+    def of(self, user_id: UUID) -> ModelInfo:
+        """Return the caller's model: their choice, or the installation's default."""
+        return self._chosen.get(user_id, self.registry.default)
+
+    def choose(self, user_id: UUID, model: ModelInfo) -> None:
+        """Remember a caller's model until the server stops."""
+        self._chosen[user_id] = model
+
+
+def show(model: ModelInfo) -> dict[str, Any]:
+    """Return every option with its value, for a caller whose model this is."""
+    return {CHECKPOINT: model.title, CHECKPOINT_HASH: model.sha256 or "", **FIXED}
+
+
+def change(choices: CheckpointChoices, user_id: UUID, wanted: Mapping[str, Any]) -> tuple[str, ...]:
+    """Apply what a POST asks and return the keys that were not taken.
+
+    The values GET shows are always accepted, since clients send the whole object back. Raises `UnknownModel`.
+    """
+    if wanted.get(CHECKPOINT) is not None:
+        choices.choose(user_id, choices.registry.find(str(wanted[CHECKPOINT])))
+    return _without_effect(wanted, {CHECKPOINT, CHECKPOINT_HASH})
+
+
+def read_overrides(choices: CheckpointChoices, user_id: UUID, wanted: Mapping[str, Any]) -> Overrides:
+    """Read one request's `override_settings`.
+
+    Raises `UnknownModel` for a model that is not there (upstream silently takes the current one) and `NotSupported`
+    for a picture format or noise source of later versions.
+    """
+    model = choices.of(user_id)
+    if wanted.get(CHECKPOINT):
+        model = choices.registry.find(str(wanted[CHECKPOINT]))
+    if str(wanted.get("samples_format") or "png").casefold() != "png":
+        raise NotSupported(
+            "Invalid image format", field="samples_format", hint="This version of Sfumato sends PNG only."
+        )
+    source = str(wanted.get("randn_source") or "GPU").casefold()
+    if source not in _NOISE:
+        raise NotSupported("randn_source must be GPU, CPU or NV.", field="randn_source")
+    ignored = _without_effect(wanted, {CHECKPOINT, CHECKPOINT_HASH, "samples_format", "randn_source"})
+    return Overrides(model=model, noise_source=_NOISE[source], ignored=ignored)
+
+
+def _without_effect(wanted: Mapping[str, Any], known: set[str]) -> tuple[str, ...]:
+    asked = ((str(key), value) for key, value in wanted.items() if key not in known and value is not None)
+    return tuple(key for key, value in asked if key not in FIXED or value != FIXED[key])

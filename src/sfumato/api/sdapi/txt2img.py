@@ -1,0 +1,105 @@
+"""`POST /sdapi/v1/txt2img`, and interrupting it."""
+
+import asyncio
+from uuid import UUID
+
+import structlog
+from fastapi import APIRouter, Request, Response
+from starlette.requests import ClientDisconnect
+
+import sfumato
+from sfumato.accounts.keys import Caller
+from sfumato.api.auth import SdapiCaller
+from sfumato.api.openapi import body_of
+from sfumato.api.sdapi.fields import Txt2ImgBody
+from sfumato.api.sdapi.headers import ignored_header, task_header
+from sfumato.api.sdapi.options import read_overrides
+from sfumato.api.sdapi.refusals import refuse_unsupported
+from sfumato.api.sdapi.results import render
+from sfumato.api.sdapi.state import SdapiState, StateOf
+from sfumato.api.sdapi.tasks import Task, new_task_id
+from sfumato.api.sdapi.translation import batches, to_request
+from sfumato.api.sdapi.wire import SdapiResponse, read_body
+from sfumato.api.services import Services, ServicesOf
+from sfumato.core.errors import GenerationFailed, error_from_code
+from sfumato.core.jobs import Dialect, Job, JobStatus
+
+logger = structlog.get_logger(__name__)
+
+_MAX_TASK_ID_CHARACTERS = 500
+
+
+async def txt2img(request: Request, services: ServicesOf, state: StateOf, caller: SdapiCaller) -> Response:
+    """Generate pictures and answer with all of them; the request is canceled if its client leaves."""
+    body = await read_body(request, Txt2ImgBody)
+    refuse_unsupported(body)
+    overrides = read_overrides(state.checkpoints, caller.user_id, body.override_settings or {})
+    job = await services.service.submit(caller, to_request(body, overrides), Dialect.SDAPI)
+    task = Task(
+        id=(body.force_task_id or new_task_id())[:_MAX_TASK_ID_CHARACTERS],
+        job_id=job.id,
+        request=job.request,
+        batches=batches(body),
+        started_at=job.created_at,
+    )
+    with state.tasks.running(caller.user_id, task):
+        job = await _end_of(job, request, services)
+    if body.override_settings_restore_afterwards is False:
+        state.checkpoints.choose(caller.user_id, overrides.model)
+    content = await render(body, job, overrides.model, services.objects, sfumato.__version__)
+    if overrides.ignored:
+        logger.info("options without effect", names=overrides.ignored[:50])
+    return SdapiResponse(content, headers=task_header(task.id) | ignored_header(overrides.ignored))
+
+
+async def interrupt(services: ServicesOf, state: StateOf, caller: SdapiCaller) -> Response:
+    """End the caller's own tasks; each answers with its pictures as far as they are."""
+    await _interrupt_all(services, state, caller)
+    return SdapiResponse({})
+
+
+async def skip(services: ServicesOf, state: StateOf, caller: SdapiCaller) -> Response:
+    """Do as `interrupt`: the batches of a task are made together here, so there is no later one to go on to."""
+    await _interrupt_all(services, state, caller)
+    return SdapiResponse(None)
+
+
+def add_routes(router: APIRouter) -> None:
+    """Add txt2img and the two ways to stop it."""
+    router.post("/sdapi/v1/txt2img", openapi_extra=body_of(Txt2ImgBody))(txt2img)
+    router.post("/sdapi/v1/interrupt")(interrupt)
+    router.post("/sdapi/v1/skip")(skip)
+
+
+async def _end_of(job: Job, request: Request, services: Services) -> Job:
+    """Wait for a job's end; raise what it failed of. A job interrupted before it began comes back without pictures."""
+    timeout = services.settings.sdapi_timeout_seconds
+    waiting = asyncio.ensure_future(services.service.wait(job.id, timeout_seconds=timeout))
+    leaving = asyncio.ensure_future(_disconnected(request))
+    try:
+        await asyncio.wait({waiting, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if not waiting.done():
+            await _cancel_for_departed(services, job.id)
+        ended = await waiting
+    finally:
+        waiting.cancel()
+        leaving.cancel()
+    if ended.status is JobStatus.FAILED:
+        raise error_from_code(ended.error_code or GenerationFailed.code, ended.error_message or "The job failed.")
+    return ended
+
+
+async def _cancel_for_departed(services: Services, job_id: UUID) -> None:
+    logger.info("client left; its job is canceled", job_id=str(job_id))
+    await services.service.cancel(job_id)
+    raise ClientDisconnect
+
+
+async def _disconnected(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _interrupt_all(services: Services, state: SdapiState, caller: Caller) -> None:
+    for task in state.tasks.active(caller.user_id):
+        await services.service.cancel(task.job_id, keep_partial=True)

@@ -1,0 +1,1 @@
+"""The Stablecog dialect: `/v1`, as docs/stablecog.md describes it."""

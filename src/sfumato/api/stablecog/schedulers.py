@@ -1,0 +1,43 @@
+"""The identifiers under which this wire knows our samplers.
+
+Where the hosted service has the same thing, its identifier and name are used, so that a stored `scheduler_id` keeps
+its meaning; others get an identifier derived from their name.
+"""
+
+from dataclasses import dataclass
+from uuid import UUID
+
+from sfumato.core.ids import derived_id
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scheduler:
+    """A sampler with a schedule, as `available_schedulers` lists it.
+
+    The hosted service builds its schedulers without Karras' sigmas, so "DPM++ 2M" is spaced uniformly here.
+    """
+
+    id: UUID
+    name: str
+    sampler: str
+    schedule: str = "Uniform"
+
+
+SCHEDULERS: tuple[Scheduler, ...] = (
+    Scheduler(id=UUID("6fb13b76-9900-4fa4-abf8-8f843e034a7f"), name="K_EULER", sampler="Euler"),
+    Scheduler(id=UUID("af2679a4-dbbb-4950-8c06-c3bb15416ef6"), name="K_EULER_ANCESTRAL", sampler="Euler a"),
+    Scheduler(id=UUID("9d175114-9a26-4371-861c-729ba9ecb4da"), name="DPM++_2M", sampler="DPM++ 2M"),
+    Scheduler(id=UUID("82cf78dd-6afb-48cc-aca6-14224cca6950"), name="DDIM", sampler="DDIM"),
+    Scheduler(id=derived_id("scheduler", "HEUN"), name="HEUN", sampler="Heun"),
+)
+DEFAULT_SCHEDULER = SCHEDULERS[0]
+
+
+def scheduler_or_default(scheduler_id: UUID | None) -> Scheduler:
+    """Return the scheduler of this identifier; the default for none or an unknown one, as the hosted service does."""
+    return next((item for item in SCHEDULERS if item.id == scheduler_id), DEFAULT_SCHEDULER)
+
+
+def scheduler_of(sampler: str) -> Scheduler:
+    """Return the scheduler that stands for a sampler's name, whatever wire the job came by."""
+    return next((item for item in SCHEDULERS if item.sampler == sampler), DEFAULT_SCHEDULER)
