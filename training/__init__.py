@@ -1,0 +1,1 @@
+"""The recipe of the built-in model: data, autoencoder, denoiser, evaluation, export."""
