@@ -28,31 +28,41 @@ from training.optimiser import Optimiser
 from training.scenes import Composer
 from training.sprites import SpriteStore
 from training.text import WIDTH, TextEncoder, context, packaged_encoder
+from training.things import COMMON, THINGS, Thing
 
 logger = logging.getLogger(__name__)
 
-SIZES = {(256, 256): 0.88, (320, 320): 0.02, (384, 384): 0.02, (512, 512): 0.04, (256, 384): 0.02, (384, 256): 0.02}
-REUSE = 4
+SMALL_SHARE = 0.3  # of the minutes, the first: pictures of half the side, which teach shapes at several times the pace
+SMALL_SIZES = {(128, 128): 1.0}
+SIZES = {(256, 256): 0.94, (320, 320): 0.01, (384, 384): 0.01, (512, 512): 0.02, (256, 384): 0.01, (384, 256): 0.01}
+REUSE = 6
 RING_LENGTH = 16_384
 DROPPED_SHARE = 0.1
 PURE_NOISE_FROM = 930
+LATE_POWER = 0.8
 EMA_DECAY = 0.998
 CHECKPOINT_SECONDS = 180.0
 TIMESTEPS = 1000
 
 
 def build() -> UNet2DConditionModel:
-    """Make an untrained denoiser. Attention only at a half and a quarter of the latents' side."""
+    """Make an untrained denoiser. Attention only at a half and a quarter of the latents' side.
+
+    The prompt also steers every block as a whole: its token states, pooled, join the timestep's embedding, which scales
+    and shifts the features.
+    """
     return UNet2DConditionModel(
         sample_size=32,
         in_channels=LATENT_CHANNELS,
         out_channels=LATENT_CHANNELS,
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-        block_out_channels=(96, 192, 256),
+        block_out_channels=(64, 128, 192),
         layers_per_block=(1, 2, 2),
         attention_head_dim=4,
         cross_attention_dim=WIDTH,
+        addition_embed_type="text",
+        resnet_time_scale_shift="scale_shift",
     )
 
 
@@ -86,12 +96,14 @@ class Ring:
 class Scenes(IterableDataset[tuple[Tensor, list[str]]]):
     """Endless batches of scenes of one size: pictures (B, 3, H, W) in -1..1 and captions."""
 
-    def __init__(self, store: Path, seed: int, size: tuple[int, int], batch_size: int) -> None:
-        self.store, self.seed, self.size, self.batch_size = store, seed, size, batch_size
+    def __init__(
+        self, store: Path, seed: int, size: tuple[int, int], batch_size: int, things: tuple[Thing, ...]
+    ) -> None:
+        self.store, self.seed, self.size, self.batch_size, self.things = store, seed, size, batch_size, things
 
     def __iter__(self) -> Iterator[tuple[Tensor, list[str]]]:
         info = get_worker_info()
-        composer = Composer(SpriteStore(self.store), self.seed + (info.id if info else 0))
+        composer = Composer(SpriteStore(self.store), self.seed + (info.id if info else 0), self.things)
         while True:
             scenes = [composer.compose(*self.size) for _ in range(self.batch_size)]
             yield torch.stack([to_tensor(scene.picture) for scene in scenes]), [scene.caption for scene in scenes]
@@ -100,24 +112,32 @@ class Scenes(IterableDataset[tuple[Tensor, list[str]]]):
 class LatentPool:
     """Rings of encoded scenes, one for each size, refilled from composing workers."""
 
-    def __init__(self, work: Path, seed: int, batch_size: int) -> None:
+    def __init__(
+        self,
+        work: Path,
+        seed: int,
+        batch_size: int,
+        sizes: dict[tuple[int, int], float],
+        things: tuple[Thing, ...],
+    ) -> None:
         self.where = device()
+        self.sizes, self.things = sizes, things
         self.encoder = AutoencoderDC.from_pretrained(work / "vae").encoder.to(self.where).eval().requires_grad_(False)
         self.encoder = self.encoder.to(memory_format=torch.channels_last)
         self.text = TextEncoder.load(packaged_encoder(), packaged_encoder(), self.where)
         self.empty = self.text.states([""])[0].bfloat16().cpu()
         self.chooser = random.Random(seed)
-        self.batch_sizes = {size: max(4, batch_size * 256 * 256 // (size[0] * size[1])) for size in SIZES}
-        self.rings = {size: Ring(length=int(RING_LENGTH * min(1.0, 4 * share))) for size, share in SIZES.items()}
-        self._sources = {size: self._source(work, seed, size) for size in SIZES}
-        for size, share in SIZES.items():
+        self.batch_sizes = {size: batch_size_for(size, batch_size) for size in sizes}
+        self.rings = {size: Ring(length=int(RING_LENGTH * min(1.0, 4 * share))) for size, share in sizes.items()}
+        self._sources = {size: self._source(work, seed, size) for size in sizes}
+        for size, share in sizes.items():
             while len(self.rings[size].entries) < max(32, 1024 * share):
                 self.refill(size)
 
     def _source(self, work: Path, seed: int, size: tuple[int, int]) -> Iterator[tuple[Tensor, list[str]]]:
         fresh = max(1, self.batch_sizes[size] // REUSE)
-        scenes = Scenes(work / "sprites", seed + size[0] * 7 + size[1], size, fresh)
-        is_main = size == (256, 256)
+        scenes = Scenes(work / "sprites", seed + size[0] * 7 + size[1], size, fresh, self.things)
+        is_main = self.sizes[size] > 0.5
         return iter(DataLoader(scenes, batch_size=None, num_workers=1 if is_main else 0))
 
     @torch.no_grad()
@@ -132,7 +152,7 @@ class LatentPool:
 
     def batch(self) -> tuple[Tensor, Tensor]:
         """Return latents (B, C, h, w) and contexts (B, CONTEXT, WIDTH) of a random size; a tenth without caption."""
-        size = self.chooser.choices(list(SIZES), weights=list(SIZES.values()))[0]
+        size = self.chooser.choices(list(self.sizes), weights=list(self.sizes.values()))[0]
         self.refill(size)
         entries = self.rings[size].sample(self.batch_sizes[size], self.chooser)
         latents = torch.stack([latent for latent, _ in entries]).to(self.where).float()
@@ -140,14 +160,24 @@ class LatentPool:
         return latents.contiguous(memory_format=torch.channels_last), context(states).to(self.where).float()
 
 
+def batch_size_for(size: tuple[int, int], batch_size: int) -> int:
+    """Return how many pictures of a size make a batch: as many pixels as `batch_size` of 256 x 256, or, of small ones,
+    half as many, since more steps are worth more than larger ones.
+    """
+    share = 256 * 256 / (size[0] * size[1])
+    return max(4, int(batch_size * (share**0.5 if share > 1 else share)))
+
+
 def noised(latents: Tensor, schedule: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return noised latents, timesteps (B,) and the velocity to predict.
 
     The schedule leaves a trace of signal at the last step, but sampling starts from none (Lin et al. 2023); so half of
-    the samples near the end are pure noise, which teaches the model to rely on the prompt there.
+    the samples near the end are pure noise, which teaches the model to rely on the prompt there. Late timesteps, where
+    shapes are decided, come a little more often.
     """
     count = len(latents)
-    timesteps = ((torch.arange(count) + torch.rand(count)) * TIMESTEPS / count).long().to(latents.device)
+    evenly = (torch.arange(count) + torch.rand(count)) / count
+    timesteps = (evenly**LATE_POWER * TIMESTEPS).long().clamp(max=TIMESTEPS - 1).to(latents.device)
     alpha = schedule[timesteps].sqrt()[:, None, None, None]
     sigma = (1 - schedule[timesteps]).sqrt()[:, None, None, None]
     noise = torch.randn_like(latents)
@@ -177,7 +207,7 @@ def begin_from(model: UNet2DConditionModel, exported: Path, work: Path) -> None:
     AutoencoderDC.from_pretrained(exported / "vae", torch_dtype=torch.float32).save_pretrained(work / "vae")
 
 
-def train(work: Path, minutes: float, batch_size: int, start: Path | None) -> None:
+def train(work: Path, minutes: float, batch_size: int, start: Path | None, things: int) -> None:
     """Train for `minutes` (all runs together), checkpointing to `work/denoiser.pt`.
 
     A checkpoint there is continued; else `start`, an exported model, is what the training begins with.
@@ -196,8 +226,10 @@ def train(work: Path, minutes: float, batch_size: int, start: Path | None) -> No
         optimiser.load_state_dict(saved["optimiser"])
         step, spent = saved["step"], saved["spent_seconds"]
     logger.info("%.1f M parameters, from step %d", sum(p.numel() for p in model.parameters()) / 1e6, step)
-    pool, schedule = LatentPool(work, seed=step, batch_size=batch_size), alphas_cumprod().to(where)
+    schedule, known = alphas_cumprod().to(where), THINGS[:things]
     budget, saved_at, mean_loss, first_step = Budget(minutes, spent), spent, 0.0, step
+    is_small = start is None and budget.progress < SMALL_SHARE
+    pool = LatentPool(work, step, batch_size, SMALL_SIZES if is_small else SIZES, known)
 
     def checkpoint() -> None:
         state = {"model": model.state_dict(), "average": average.model.state_dict()}
@@ -205,6 +237,10 @@ def train(work: Path, minutes: float, batch_size: int, start: Path | None) -> No
         save_atomically(state, path)
 
     while budget.progress < 1:
+        if is_small and budget.progress >= SMALL_SHARE:
+            is_small = False
+            pool = LatentPool(work, step, batch_size, SIZES, known)
+            logger.info("from here on pictures of the full size")
         latents, states = pool.batch()
         mixed, timesteps, velocity = noised(latents, schedule)
         with autocast(where):
@@ -229,10 +265,11 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=DEFAULT_WORK, help="folder of data and checkpoints")
     parser.add_argument("--minutes", type=float, default=85)
     parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--things", type=int, default=COMMON, help="how many of the things, the common ones first")
     parser.add_argument("--start", type=Path, help="an exported model to begin with, if there is no checkpoint")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    train(options.work, options.minutes, options.batch_size, options.start)
+    train(options.work, options.minutes, options.batch_size, options.start, options.things)
 
 
 if __name__ == "__main__":

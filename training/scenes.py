@@ -16,8 +16,8 @@ from training.colours import BACKGROUNDS, PALETTE, rgb
 from training.sprites import SIDE, Sprite, SpriteStore
 from training.things import THINGS, Thing, article, plural
 
-SCENE_WEIGHTS = {"single": 0.70, "pair": 0.14, "count": 0.08, "hat": 0.08}
-STYLE_WEIGHTS = {"3d": 0.80, "flat": 0.10, "sticker": 0.10}
+SCENE_WEIGHTS = {"single": 0.84, "pair": 0.08, "count": 0.04, "hat": 0.04}
+STYLE_WEIGHTS = {"3d": 0.90, "flat": 0.10, "sticker": 0.0}
 STYLE_WORDS = {
     "3d": ("3d style", "in 3d style"),
     "flat": ("flat style", "in flat style", "flat design"),
@@ -67,10 +67,11 @@ class _Subject:
 
 
 class Composer:
-    """Draws random scenes. One composer per worker: `seed` makes its scenes."""
+    """Draws random scenes of `things`. One composer per worker: `seed` makes its scenes."""
 
-    def __init__(self, store: SpriteStore, seed: int) -> None:
+    def __init__(self, store: SpriteStore, seed: int, things: tuple[Thing, ...] = THINGS) -> None:
         self.store = store
+        self.things = things
         self.chooser = random.Random(seed)
 
     def compose(self, width: int = 256, height: int = 256) -> Scene:
@@ -96,7 +97,7 @@ class Composer:
         subject = self._subject(style)
         background, canvas = self._background(width, height, {subject.sprite.colour or subject.sprite.natural})
         side = min(width, height)
-        size = int(side * self.chooser.triangular(0.55, 0.85, 0.72))
+        size = int(side * self.chooser.triangular(0.60, 0.84, 0.74))
         slack_x, slack_y = (width - size) / 2, (height - size) / 2
         spot = (width / 2 + slack_x * self._jitter(), height / 2 + slack_y * self._jitter())
         _paste(canvas, self.store.pictures[subject.sprite.row], spot, size)
@@ -163,8 +164,8 @@ class Composer:
         )
 
     def _hat(self, style: str, width: int, height: int) -> Scene:
-        face = self._subject(style, [thing for thing in THINGS if thing.is_face])
-        hat = self._subject(style, [thing for thing in THINGS if thing.is_hat])
+        face = self._subject(style, tuple(thing for thing in self.things if thing.is_face))
+        hat = self._subject(style, tuple(thing for thing in self.things if thing.is_hat))
         background, canvas = self._background(width, height, {hat.sprite.colour or hat.sprite.natural})
         side = min(width, height)
         size = int(side * self.chooser.uniform(0.56, 0.62))
@@ -185,9 +186,9 @@ class Composer:
             background=background,
         )
 
-    def _subject(self, style: str, things: list[Thing] | tuple[Thing, ...] = THINGS) -> _Subject:
+    def _subject(self, style: str, things: tuple[Thing, ...] | None = None) -> _Subject:
         """Choose a thing and its look: its own colours (named now and then) or a named colour."""
-        thing = self.chooser.choice(things)
+        thing = self.chooser.choice(things or self.things)
         if thing.is_recolourable and self.chooser.random() < 0.5:
             colour = self.chooser.choice(list(PALETTE))
             if sprite := self.store.find(thing.name, style, colour):
