@@ -10,6 +10,7 @@ from sfumato.core.errors import GenerationFailed
 from sfumato.core.requests import NoiseSource, SamplerOptions
 from sfumato.core.sampling import find_sampler
 from sfumato.engine.batching import BucketShares, WidthTuner
+from sfumato.engine.conditioning import Conditioning
 from sfumato.engine.denoising import DenoiseLoop, LivePicture
 from sfumato.engine.guidance import guided
 from sfumato.engine.sampling.noise import noise_stream
@@ -26,10 +27,10 @@ class Network:
     def __init__(self) -> None:
         self.widths: list[int] = []
 
-    def __call__(self, x: Tensor, sigma: Tensor, context: Tensor) -> Tensor:
+    def __call__(self, x: Tensor, sigma: Tensor, told: Conditioning) -> Tensor:
         self.widths.append(len(x))
         s = sigma.float().view(-1, 1, 1, 1)
-        prompt = (context.mean(dim=1) @ WEIGHT.T).view(len(x), 4, 1, 1)
+        prompt = (told.states.mean(dim=1) @ WEIGHT.T).view(len(x), 4, 1, 1)
         return (x + s * s * torch.tanh(x + prompt)) / (1 + s * s)
 
 
@@ -42,13 +43,13 @@ def picture(
     sigmas = sigmas_for(info, schedule.label, LEVELS, steps).tolist()
     noise = noise_stream(NoiseSource.CPU, seed, (4, size, 8))
     asks = rule.sample(rule.start(noise(), sigmas), sigmas, SamplerOptions(), noise)
-    positive = torch.full((3 * chunks, 6), 0.1 * (seed + 1))
+    positive = Conditioning(torch.full((3 * chunks, 6), 0.1 * (seed + 1)))
     return LivePicture(
         job_id=job,
         index=seed,
         model=model,
         denoise=network,  # type: ignore[arg-type]
-        steps=guided(asks, positive, torch.zeros(3, 6), scale),
+        steps=guided(asks, positive, Conditioning(torch.zeros(3, 6)), scale),
         evaluations=rule.evaluations(len(sigmas)),
     )
 
@@ -145,10 +146,10 @@ def test_a_job_that_is_dropped_leaves_the_others_alone() -> None:
 
 
 def test_only_the_job_whose_rows_break_the_network_fails() -> None:
-    def breaks_on_job_1(x: Tensor, sigma: Tensor, context: Tensor) -> Tensor:
-        if (context.mean(dim=(1, 2)) - 0.2).abs().min() < 1e-6:
+    def breaks_on_job_1(x: Tensor, sigma: Tensor, told: Conditioning) -> Tensor:
+        if (told.states.mean(dim=(1, 2)) - 0.2).abs().min() < 1e-6:
             raise RuntimeError("bad row")
-        return Network()(x, sigma, context)
+        return Network()(x, sigma, told)
 
     loop, failed, ended = DenoiseLoop(), [], []
     for seed in range(3):
@@ -161,7 +162,7 @@ def test_only_the_job_whose_rows_break_the_network_fails() -> None:
 
 
 def test_a_network_that_overflows_fails_at_the_evaluation_where_it_did() -> None:
-    def overflows(x: Tensor, sigma: Tensor, context: Tensor) -> Tensor:
+    def overflows(x: Tensor, sigma: Tensor, told: Conditioning) -> Tensor:
         return torch.where(sigma.view(-1, 1, 1, 1) < 1, torch.nan, x)
 
     loop = DenoiseLoop()

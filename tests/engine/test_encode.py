@@ -1,12 +1,11 @@
 """Prompts become chunks of the text encoder's length, and weights act on its states."""
 
 import pytest
-import torch
 from torch import Tensor
 
 from sfumato.core.requests import PromptSyntax
 from sfumato.engine.families.text import shipped_clip_tokenizer
-from sfumato.engine.prompt.encode import PromptEncoder, chunked
+from sfumato.engine.prompt.encode import PromptEncoder, TextStates, chunked
 from sfumato.engine.prompt.grammar import Piece
 
 COMMA = 1
@@ -25,9 +24,9 @@ class LetterText:
     def tokenize(self, text: str) -> list[int]:
         return [COMMA if letter == "," else ord(letter) for letter in text if letter != " "]
 
-    def states(self, tokens: Tensor) -> Tensor:
+    def encode(self, tokens: Tensor, skip_layers: int = 0) -> TextStates:
         self.calls += 1
-        return tokens.float().unsqueeze(-1).expand(-1, -1, 2)
+        return TextStates(tokens.float().unsqueeze(-1).expand(-1, -1, 2))
 
 
 def letters(prompt: str) -> list[str]:
@@ -55,18 +54,18 @@ def test_break_fills_up_the_chunk() -> None:
 
 def test_chunks_are_framed_and_padded() -> None:
     encoder = LetterText()
-    states = PromptEncoder(encoder).encode("ab", PromptSyntax.PLAIN)
+    states = PromptEncoder(encoder).encode("ab", PromptSyntax.PLAIN).states
     assert states[:, 0].tolist() == [2, ord("a"), ord("b"), 3, 0, 0, 0, 0, 0, 0]
 
 
 def test_weights_multiply_the_states_of_their_words() -> None:
-    states = PromptEncoder(LetterText()).encode("a(b:1.5)", PromptSyntax.A1111)
+    states = PromptEncoder(LetterText()).encode("a(b:1.5)", PromptSyntax.A1111).states
     assert states[1:3, 0].tolist() == [ord("a"), 1.5 * ord("b")]
 
 
 def test_weighted_states_keep_their_mean_where_the_family_asks() -> None:
-    plain = PromptEncoder(LetterText(keeps_mean=True)).encode("ab", PromptSyntax.A1111)
-    weighted = PromptEncoder(LetterText(keeps_mean=True)).encode("a(b:1.5)", PromptSyntax.A1111)
+    plain = PromptEncoder(LetterText(keeps_mean=True)).encode("ab", PromptSyntax.A1111).states
+    weighted = PromptEncoder(LetterText(keeps_mean=True)).encode("a(b:1.5)", PromptSyntax.A1111).states
     assert weighted.mean().item() == pytest.approx(plain.mean().item())
     assert weighted[2, 0] / weighted[1, 0] == pytest.approx(1.5 * ord("b") / ord("a"))
 
@@ -74,7 +73,7 @@ def test_weighted_states_keep_their_mean_where_the_family_asks() -> None:
 def test_a_prompt_is_encoded_once() -> None:
     encoder = LetterText()
     prompts = PromptEncoder(encoder)
-    assert torch.equal(prompts.encode("x", PromptSyntax.PLAIN), prompts.encode("x", PromptSyntax.PLAIN))
+    assert prompts.encode("x", PromptSyntax.PLAIN) is prompts.encode("x", PromptSyntax.PLAIN)
     assert encoder.calls == 1
 
 

@@ -9,6 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from sfumato.core.errors import ModelLoadFailed
 from sfumato.core.requests import PromptSyntax
+from sfumato.engine.conditioning import Conditioning
 from sfumato.engine.device import Device
 from sfumato.engine.families.loading import load_model
 from tests.engine import tiny
@@ -31,7 +32,7 @@ def test_denoiser_preconditions_the_network_as_the_variance_preserving_process(f
     vp = x * alphas_cumprod.sqrt()
     epsilon = unet(vp, timesteps, encoder_hidden_states=context).sample
     x0 = (vp - (1 - alphas_cumprod).sqrt() * epsilon) / alphas_cumprod.sqrt()  # Ho et al. 2020, Eq. 15
-    torch.testing.assert_close(model.denoiser.denoise(x, sigmas, context), x0, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(model.denoiser.denoise(x, sigmas, Conditioning(context)), x0, rtol=1e-3, atol=1e-3)
 
 
 def test_single_file_loads_to_the_same_networks_as_the_folder(folder: Path, tmp_path: Path) -> None:
@@ -39,9 +40,9 @@ def test_single_file_loads_to_the_same_networks_as_the_folder(folder: Path, tmp_
     one, other = load_model("a", str(folder), FLOAT32), load_model("b", str(file), FLOAT32)
     prompt = "a red apple, (shiny:1.2)"
     contexts = [m.prompts.encode(prompt, PromptSyntax.A1111) for m in (one, other)]
-    torch.testing.assert_close(*contexts)
+    torch.testing.assert_close(*(context.states for context in contexts))
     x, sigma = torch.randn(1, 4, 8, 8), torch.tensor([2.0], dtype=torch.float64)
-    torch.testing.assert_close(*(m.denoiser.denoise(x, sigma, contexts[0][None]) for m in (one, other)))
+    torch.testing.assert_close(*(m.denoiser.denoise(x, sigma, Conditioning.stack(contexts[:1])) for m in (one, other)))
     pictures = [m.codec.decode(x).int() for m in (one, other)]
     torch.testing.assert_close(*pictures, atol=1, rtol=0)  # a value half-way between two bytes may fall on either
 

@@ -1,7 +1,7 @@
 """The denoise loop of a device: all pictures of all requests, one forward pass a turn.
 
 Every live picture is a sampler waiting for rows to be denoised. A turn picks a bucket (rows that can share a forward
-pass: same model, latent shape and conditioning length), runs the network once over as many of its rows as pay, and
+pass: same model, latent shape and shape of conditioning), runs the network once over as many of its rows as pay, and
 sends the samplers their answers. A picture joins at the next turn and leaves when its sampler returns. Nobody waits
 for a batch to fill or for somebody else's steps. The loop knows no prompts, processes or pixels.
 """
@@ -15,10 +15,11 @@ from torch import Tensor
 
 from sfumato.core.errors import GenerationFailed
 from sfumato.engine.batching import BucketShares, WidthTuner
+from sfumato.engine.conditioning import Conditioning
 from sfumato.engine.guidance import Row, RowSteps
 
-Denoise = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""A model's network as `families.base.Denoiser.denoise`: (B, C, h, w), (B,), (B, L, D) -> (B, C, h, w)."""
+Denoise = Callable[[Tensor, Tensor, Conditioning], Tensor]
+"""A model's network as `families.base.Denoiser.denoise`: (B, C, h, w), (B,), B conditionings -> (B, C, h, w)."""
 
 AGEING_STEPS_PER_TURN = 2.0
 """How much nearer to its end a picture counts for each turn it was passed over."""
@@ -30,7 +31,7 @@ class BucketKey:
 
     model: str
     shape: tuple[int, ...]
-    context_length: int
+    conditioning: tuple[tuple[str, tuple[int, ...]], ...]
 
 
 class LivePicture:
@@ -161,7 +162,7 @@ class DenoiseLoop:
         buckets: dict[BucketKey, list[Work]] = {}
         for picture in self._live:
             for place, row in picture.waiting():
-                key = BucketKey(picture.model, tuple(row.x.shape), row.context.shape[0])
+                key = BucketKey(picture.model, tuple(row.x.shape), row.conditioning.signature)
                 buckets.setdefault(key, []).append(Work(picture, place, row))
         return buckets
 
@@ -226,5 +227,5 @@ def _run(work: list[Work]) -> Tensor:
     """Stack the rows, run the network once, and return its float32 answers on the samplers' device."""
     x = torch.stack([item.row.x for item in work])
     sigma = torch.tensor([item.row.sigma for item in work], dtype=torch.float64)
-    context = torch.stack([item.row.context for item in work])
-    return work[0].picture.denoise(x, sigma, context).to(x.device, torch.float32)
+    conditioning = Conditioning.stack([item.row.conditioning for item in work])
+    return work[0].picture.denoise(x, sigma, conditioning).to(x.device, torch.float32)

@@ -7,6 +7,7 @@ from enum import StrEnum
 import torch
 from torch import Tensor, nn
 
+from sfumato.engine.conditioning import Conditioning
 from sfumato.engine.prompt.encode import PromptEncoder
 from sfumato.engine.sampling.schedules import NoiseLevels
 
@@ -21,13 +22,13 @@ class Prediction(StrEnum):
 class Denoiser:
     """A noise-predicting network, read as a function from noisy latents to clean ones.
 
-    `network(x, timestep, context)` takes variance-preserving latents (B, C, h, w), timesteps (B,) and conditioning
-    (B, L, D), each row its own.
+    `network(x, timestep, conditioning)` takes variance-preserving latents (B, C, h, w), timesteps (B,) and stacked
+    conditionings, each row its own.
     """
 
     def __init__(
         self,
-        network: Callable[[Tensor, Tensor, Tensor], Tensor],
+        network: Callable[[Tensor, Tensor, Conditioning], Tensor],
         *,
         levels: NoiseLevels,
         prediction: Prediction,
@@ -41,10 +42,10 @@ class Denoiser:
         self._device = device
 
     @torch.inference_mode()
-    def denoise(self, x: Tensor, sigma: Tensor, context: Tensor) -> Tensor:
+    def denoise(self, x: Tensor, sigma: Tensor, conditioning: Conditioning) -> Tensor:
         """Return the network's estimate of x0, float32, for x = x0 + sigma * noise.
 
-        x: (B, C, h, w) float32, sigma: (B,) float64, context: (B, L, D). The preconditioning is that of
+        x: (B, C, h, w) float32, sigma: (B,) float64, B stacked conditionings. The preconditioning is that of
         Karras et al. 2022, Table 1 (VP), and for velocity that of Salimans and Ho 2022, Appendix D.
         """
         timestep = self.levels.timestep(sigma)
@@ -54,8 +55,8 @@ class Denoiser:
         rows = (x * scale).to(self._dtype)
         if self._device.type == "cpu":
             rows = rows.to(memory_format=torch.channels_last)
-        output = self._network(rows, timestep.to(self._device, torch.float32), context.to(self._device, self._dtype))
-        output = output.float()
+        told = conditioning.to(self._device, self._dtype)
+        output = self._network(rows, timestep.to(self._device, torch.float32), told).float()
         if self._prediction is Prediction.VELOCITY:
             return x * scale * scale - output * (s * scale)
         return x - output * s

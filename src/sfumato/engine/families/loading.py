@@ -138,7 +138,7 @@ def _assembled(name: str, unet: Any, vae: Any, text: Any, scheduler: dict[str, A
     return LoadedModel(
         name=name,
         denoiser=Denoiser(
-            lambda x, t, context: unet(x, t, encoder_hidden_states=context, return_dict=False)[0],
+            lambda x, t, told: unet(x, t, encoder_hidden_states=told.states, return_dict=False)[0],
             levels=_levels(scheduler),
             prediction=prediction,
             dtype=device.dtype,

@@ -11,6 +11,7 @@ from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
 from torch import Tensor
 
 from sfumato.core.errors import ModelLoadFailed
+from sfumato.engine.prompt.encode import TextStates
 
 CLIP_CHUNK_TOKENS = 75
 """Content tokens per pass: 77 with start and end, the length CLIP and the built-in model were trained at."""
@@ -21,7 +22,7 @@ _CLIP_MERGES = 49152 - 256 - 2
 
 
 class ClipText:
-    """CLIP's text transformer, last layer after the final norm (Radford et al. 2021); shorter prompts end in EOS."""
+    """CLIP's text transformer (Radford et al. 2021), its states after the final norm; shorter prompts end in EOS."""
 
     chunk_tokens = CLIP_CHUNK_TOKENS
     keeps_mean = True
@@ -37,10 +38,13 @@ class ClipText:
         """Return BPE token ids, lower-cased, without start and end."""
         return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
 
-    def states(self, tokens: Tensor) -> Tensor:
-        """Return the last hidden states, (n, 77, width)."""
-        states: Tensor = self.network(input_ids=tokens.to(self.network.device)).last_hidden_state
-        return states
+    def encode(self, tokens: Tensor, skip_layers: int = 0) -> TextStates:
+        """Return the hidden states of the last layer, or of one `skip_layers` before it, under the final norm."""
+        output = self.network(input_ids=tokens.to(self.network.device), output_hidden_states=skip_layers > 0)
+        if not skip_layers:
+            return TextStates(output.last_hidden_state)
+        hidden = output.hidden_states[-1 - min(skip_layers, len(output.hidden_states) - 2)]
+        return TextStates(self.network.final_layer_norm(hidden))
 
 
 class BertText:
@@ -61,12 +65,13 @@ class BertText:
         """Return WordPiece token ids, lower-cased, without start and end."""
         return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
 
-    def states(self, tokens: Tensor) -> Tensor:
-        """Return the last hidden states, (n, 77, width), zero where the token is padding."""
+    def encode(self, tokens: Tensor, skip_layers: int = 0) -> TextStates:
+        """Return the last hidden states, zero where the token is padding; it was trained on no other layer's."""
         tokens = tokens.to(self.network.device)
         mask = tokens != self.pad_token
         states: Tensor = self.network(input_ids=tokens, attention_mask=mask.long()).last_hidden_state
-        return torch.where(mask.unsqueeze(-1), states, torch.zeros((), dtype=states.dtype, device=states.device))
+        silence = torch.zeros((), dtype=states.dtype, device=states.device)
+        return TextStates(torch.where(mask.unsqueeze(-1), states, silence))
 
 
 def read_tokenizer(folder: Path) -> Tokenizer:

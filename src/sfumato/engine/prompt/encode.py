@@ -8,12 +8,23 @@ import torch
 from torch import Tensor
 
 from sfumato.core.requests import PromptSyntax
+from sfumato.engine.conditioning import Conditioning
 from sfumato.engine.prompt.grammar import Piece, parse
 
 COMMA_BACKTRACK_TOKENS = 20
 """A chunk that fills up is cut after a comma if one lies within so many tokens (docs/sdapi.md, "Chunks")."""
 
 CACHED_PROMPTS = 256
+
+
+@dataclass(frozen=True)
+class TextStates:
+    """What a text network makes of chunks of tokens: states (n, length, width), and the first chunk's summary (P,)
+    for families whose denoiser takes one.
+    """
+
+    states: Tensor
+    pooled: Tensor | None = None
 
 
 class TextEncoder(Protocol):
@@ -33,8 +44,8 @@ class TextEncoder(Protocol):
     def tokenize(self, text: str) -> list[int]:
         """Return the text's token ids, without start and end."""
 
-    def states(self, tokens: Tensor) -> Tensor:
-        """Return the states that condition the denoiser: (n, length, width) for tokens (n, length)."""
+    def encode(self, tokens: Tensor, skip_layers: int = 0) -> TextStates:
+        """Return what conditions the denoiser, for tokens (n, length); `skip_layers` leaves out the last layers."""
 
 
 @dataclass
@@ -77,37 +88,39 @@ def _overflow(full: Chunk, comma: int) -> Chunk:
 
 
 class PromptEncoder:
-    """Turns prompts into conditioning, shape (chunks * length, width), and remembers the last ones.
+    """Turns prompts into conditioning and remembers the last ones.
 
     The empty negative prompt hits the memory nearly always, which halves the text encoder's work.
     """
 
     def __init__(self, encoder: TextEncoder) -> None:
         self._encoder = encoder
-        self._known: OrderedDict[tuple[str, PromptSyntax], Tensor] = OrderedDict()
+        self._known: OrderedDict[tuple[str, PromptSyntax], Conditioning] = OrderedDict()
 
     @torch.inference_mode()
-    def encode(self, prompt: str, syntax: PromptSyntax) -> Tensor:
-        """Return the prompt's conditioning; raises `InvalidPrompt`."""
+    def encode(self, prompt: str, syntax: PromptSyntax) -> Conditioning:
+        """Return the prompt's conditioning, states (chunks * length, width); raises `InvalidPrompt`."""
         key = (prompt, syntax)
         if key in self._known:
             self._known.move_to_end(key)
             return self._known[key]
-        states = self._encode(chunked(parse(prompt, syntax), self._encoder))
-        self._known[key] = states
+        conditioning = self._encode(chunked(parse(prompt, syntax), self._encoder))
+        self._known[key] = conditioning
         if len(self._known) > CACHED_PROMPTS:
             self._known.popitem(last=False)
-        return states
+        return conditioning
 
-    def _encode(self, chunks: list[Chunk]) -> Tensor:
+    def _encode(self, chunks: list[Chunk]) -> Conditioning:
         tokens = torch.tensor([self._padded(chunk.tokens) for chunk in chunks])
-        states = self._encoder.states(tokens).float()
+        encoded = self._encoder.encode(tokens)
+        states = encoded.states.float()
         weights = torch.ones(tokens.shape, device=states.device)
         for row, chunk in enumerate(chunks):
             weights[row, 1 : 1 + len(chunk)] = torch.tensor(chunk.weights, device=states.device)
         if (weights != 1).any():
             states = self._weighted(states, weights)
-        return states.flatten(0, 1)
+        extras = {} if encoded.pooled is None else {"text_embeds": encoded.pooled.float()}
+        return Conditioning(states.flatten(0, 1), extras)
 
     def _padded(self, tokens: list[int]) -> list[int]:
         encoder = self._encoder

@@ -1,0 +1,39 @@
+"""What a network is told besides noisy latents and a noise level."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Conditioning:
+    """What rows are denoised towards: a prompt's states (L, D), and further inputs of the family by name.
+
+    Stacked, every tensor has a row's place in front: states (B, L, D). Examples of extras: SDXL's "text_embeds" (P,)
+    and "time_ids" (6,), an inpainting network's "channels" (C', h, w).
+    """
+
+    states: Tensor
+    extras: Mapping[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def signature(self) -> tuple[tuple[str, tuple[int, ...]], ...]:
+        """What two conditionings must have in common to share a forward pass."""
+        extras = ((name, tuple(self.extras[name].shape)) for name in sorted(self.extras))
+        return (("states", tuple(self.states.shape)), *extras)
+
+    @classmethod
+    def stack(cls, rows: Sequence["Conditioning"]) -> "Conditioning":
+        """Put conditionings of one signature together, in order."""
+        names = rows[0].extras
+        return cls(
+            torch.stack([row.states for row in rows]),
+            {name: torch.stack([row.extras[name] for row in rows]) for name in names},
+        )
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> "Conditioning":
+        """Return this conditioning on a device, in the network's precision."""
+        extras = {name: tensor.to(device, dtype) for name, tensor in self.extras.items()}
+        return Conditioning(self.states.to(device, dtype), extras)
