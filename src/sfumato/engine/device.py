@@ -46,6 +46,11 @@ class Device:
         return int(torch.cuda.get_device_properties(self.torch_device).total_memory)
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Say whether an error means that a device's memory did not suffice; the CPU's has no class of its own."""
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)
+
+
 def _fastest(device: str) -> torch.dtype:
     if device == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16

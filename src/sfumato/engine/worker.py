@@ -12,18 +12,17 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import BinaryIO
 
-import torch
 from torch import Tensor
 
 from sfumato.core import messages
 from sfumato.core.errors import GenerationFailed, OutOfMemory, SfumatoError
 from sfumato.core.requests import GenerationRequest
 from sfumato.engine.denoising import DenoiseLoop, LivePicture, Turn
-from sfumato.engine.device import Device
+from sfumato.engine.device import Device, is_out_of_memory
 from sfumato.engine.families.base import LoadedModel
 from sfumato.engine.families.loading import load_model
 from sfumato.engine.memory import WarmModels
@@ -48,7 +47,13 @@ class LiveJob:
     decode_seconds: float = 0.0
     started_at: float | None = None
     denoise_seconds: float = 0.0
+    notes: list[str] = field(default_factory=list)
     is_over: bool = False
+
+    def note(self, sentence: str) -> None:
+        """Keep a sentence for the user, once."""
+        if sentence not in self.notes:
+            self.notes.append(sentence)
 
 
 class Engine:
@@ -98,8 +103,8 @@ class Engine:
     def _preload(self, name: str) -> None:
         try:
             self._models.get(name)
-        except SfumatoError as error:  # the first job that needs the model is told
-            logger.warning("cannot load %s: %s", name, error.message)
+        except Exception as error:  # the first job that needs the model is told
+            logger.warning("cannot load %s: %s", name, as_sfumato_error(error).message)
 
     def _begin(self, job_id: str) -> None:
         """Load, encode and hand the job's pictures to the loop; runs on the preparer."""
@@ -174,7 +179,7 @@ class Engine:
         if job.started_at is not None:
             job.denoise_seconds = began - job.started_at
         try:
-            pixels = job.model.codec.decode(latents.unsqueeze(0))[0]
+            pixels = job.model.codec.decode(latents.unsqueeze(0), job.note)[0]
         except Exception as error:
             self._inbox.put(partial(self._fail, picture.job_id, error))
             return
@@ -203,6 +208,7 @@ class Engine:
                 encode_seconds=job.encode_seconds,
                 denoise_seconds=job.denoise_seconds,
                 decode_seconds=job.decode_seconds,
+                notes=tuple(job.notes),
             )
         )
 
@@ -225,7 +231,7 @@ def as_sfumato_error(error: Exception) -> SfumatoError:
     """Return what a client may be told of an exception."""
     if isinstance(error, SfumatoError):
         return error
-    if isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error):
+    if is_out_of_memory(error):
         return OutOfMemory("The device ran out of memory for this picture.", hint="Ask for a smaller size.")
     return GenerationFailed(f"The engine failed on this request ({type(error).__name__}).")
 

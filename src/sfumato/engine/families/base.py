@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from sfumato.engine.conditioning import Conditioning
+from sfumato.engine.families.autoencoder import Autoencoder, Note, ignore
 from sfumato.engine.prompt.encode import PromptEncoder
 from sfumato.engine.sampling.schedules import NoiseLevels
 
@@ -65,29 +66,30 @@ class Denoiser:
 class LatentCodec:
     """An autoencoder between pictures and latents of unit variance."""
 
-    def __init__(
-        self,
-        decode: Callable[[Tensor], Tensor],
-        *,
-        scaling_factor: float,
-        shift_factor: float,
-        dtype: torch.dtype,
-        device: torch.device,
-    ) -> None:
-        self._decode = decode
+    def __init__(self, autoencoder: Autoencoder, *, scaling_factor: float, shift_factor: float = 0.0) -> None:
+        self.autoencoder = autoencoder
         self._scaling_factor = scaling_factor
         self._shift_factor = shift_factor
-        self._dtype = dtype
-        self._device = device
 
     @torch.inference_mode()
-    def decode(self, latents: Tensor) -> Tensor:
-        """Return pictures (B, H, W, 3) uint8 RGB on the CPU, for latents (B, C, H/8, W/8)."""
-        z = (latents / self._scaling_factor + self._shift_factor).to(self._device, self._dtype)
-        if self._device.type == "cpu":
-            z = z.to(memory_format=torch.channels_last)
-        pixels = self._decode(z).float()
+    def decode(self, latents: Tensor, note: Note = ignore) -> Tensor:
+        """Return pictures (B, H, W, 3) uint8 RGB on the CPU, for latents (B, C, H/8, W/8).
+
+        `note` is told when it took float32 or tiles. Raises `GenerationFailed` when the output is not finite.
+        """
+        pixels = self.autoencoder.decode(latents / self._scaling_factor + self._shift_factor, note)
         return ((pixels / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().contiguous()
+
+    @torch.inference_mode()
+    def encode(self, pixels: Tensor, noise: Tensor | None = None, note: Note = ignore) -> Tensor:
+        """Return latents (B, C, H/8, W/8), float32 on the CPU, for pictures (B, H, W, 3) of values 0 to 255.
+
+        Without noise they are the mean of the autoencoder's distribution; with standard normal noise of the latents'
+        shape, a sample of it. Raises as `decode`.
+        """
+        mean, deviation = self.autoencoder.encode(pixels.permute(0, 3, 1, 2).float() / 127.5 - 1, note)
+        latents = mean if noise is None else mean + deviation * noise.to(mean.device)
+        return ((latents - self._shift_factor) * self._scaling_factor).cpu()
 
 
 @dataclass(frozen=True, kw_only=True)

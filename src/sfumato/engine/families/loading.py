@@ -13,6 +13,7 @@ from sfumato.core.errors import ModelLoadFailed
 from sfumato.engine.attention import CpuAttention
 from sfumato.engine.device import Device
 from sfumato.engine.families import sd1_file
+from sfumato.engine.families.autoencoder import Autoencoder
 from sfumato.engine.families.base import Denoiser, LatentCodec, LoadedModel, Prediction, size_bytes
 from sfumato.engine.families.text import BertText, ClipText, read_tokenizer, shipped_clip_tokenizer
 from sfumato.engine.families.weights import filled, find_weights, read_config, read_tensors
@@ -146,11 +147,9 @@ def _assembled(name: str, unet: Any, vae: Any, text: Any, scheduler: dict[str, A
         ),
         prompts=PromptEncoder(text),
         codec=LatentCodec(
-            lambda z: vae.decode(z, return_dict=False)[0],
+            Autoencoder(vae, dtype=device.dtype, device=device.torch_device),
             scaling_factor=float(vae.config.scaling_factor),
             shift_factor=float(vae.config.get("shift_factor") or 0.0),
-            dtype=device.dtype,
-            device=device.torch_device,
         ),
         latent_channels=channels,
         size_bytes=size_bytes(unet, vae, text.network),
