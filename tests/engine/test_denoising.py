@@ -1,5 +1,7 @@
 """The denoise loop: a picture is the same alone and in any company, and nobody waits for a stranger's steps."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -12,7 +14,8 @@ from sfumato.core.sampling import find_sampler
 from sfumato.engine.batching import BucketShares, WidthTuner
 from sfumato.engine.conditioning import Conditioning
 from sfumato.engine.denoising import DenoiseLoop, LivePicture
-from sfumato.engine.guidance import guided
+from sfumato.engine.guidance import Errand, Row, RowSteps, guided
+from sfumato.engine.guidance import Network as Target
 from sfumato.engine.sampling.noise import noise_stream
 from sfumato.engine.sampling.samplers import SAMPLERS
 from sfumato.engine.sampling.schedules import NoiseLevels, sigmas_for
@@ -47,9 +50,13 @@ def picture(
     return LivePicture(
         job_id=job,
         index=seed,
-        model=model,
-        denoise=network,  # type: ignore[arg-type]
-        steps=guided(asks, positive, Conditioning(torch.zeros(3, 6)), scale),
+        steps=guided(
+            asks,
+            Target(model, network),  # type: ignore[arg-type]
+            positive,
+            Conditioning(torch.zeros(3, 6)),
+            scale,
+        ),
         evaluations=rule.evaluations(len(sigmas)),
     )
 
@@ -91,7 +98,8 @@ def test_a_picture_is_the_same_alone_and_among_strangers(mix: list[dict[str, obj
                 done |= {p.index: latents for p, latents in turn.ended}
     done |= finish(loop)
     for seed, choices in enumerate(mix):
-        torch.testing.assert_close(done[seed], alone(seed=seed, **choices), rtol=1e-5, atol=1e-5)
+        # Latents start at 15 times the noise, and float32 sums of another batch width differ in their last bits.
+        torch.testing.assert_close(done[seed], alone(seed=seed, **choices), rtol=2e-4, atol=2e-4)
 
 
 def test_unrelated_requests_share_a_forward_pass() -> None:
@@ -207,3 +215,62 @@ def test_the_tuner_finds_the_width_from_which_rows_get_no_cheaper(knee: int, exp
 
 def test_the_tuner_never_waits_for_more_rows_than_there_are() -> None:
     assert WidthTuner(32).width(1) == 1
+
+
+def relay(network: Network, first: RowSteps, errand: Callable[[Tensor], Tensor], *, then: int) -> RowSteps:
+    """Run one picture's steps, an errand on its latents, and `then` further asks about what it brought."""
+    latents = yield from first
+    (brought,) = yield Errand(lambda: errand(latents))
+    target, told = Target("m", network), Conditioning(torch.zeros(3, 6))
+    for _ in range(then):
+        (brought,) = yield [Row(brought, 1.0, told, target)]
+    return brought
+
+
+def one_errand(*, then: int) -> LivePicture:
+    first = picture(Network(), steps=2, scale=1.0)._steps
+    steps = relay(Network(), first, lambda latents: latents.repeat(1, 2, 1), then=then)
+    return LivePicture(job_id="job", index=0, steps=steps, evaluations=2 + then)
+
+
+def test_a_picture_on_an_errand_goes_on_with_what_it_brought() -> None:
+    loop = DenoiseLoop()
+    loop.add(one_errand(then=1))
+    loop.turn()
+    turn = loop.turn()
+    assert turn is not None
+    (away,) = turn.errands
+    assert loop.turn() is None, "nothing to do while the errand is run"
+    assert away.errand is not None
+    loop.resume(away, away.errand.run())
+    (latents,) = finish(loop).values()
+    assert latents.shape == (4, 16, 8)
+
+
+def test_an_errand_may_be_the_last_thing_a_picture_needs() -> None:
+    loop = DenoiseLoop()
+    loop.add(one_errand(then=0))
+    loop.turn()
+    (away,) = loop.turn().errands  # type: ignore[union-attr]
+    loop.resume(away, torch.ones(4, 2, 2))
+    assert torch.equal(finish(loop)[0], torch.ones(4, 2, 2))
+
+
+def test_a_picture_dropped_on_its_errand_does_not_come_back() -> None:
+    loop = DenoiseLoop()
+    loop.add(one_errand(then=1))
+    loop.turn()
+    (away,) = loop.turn().errands  # type: ignore[union-attr]
+    assert loop.drop("job") == [away]
+    loop.resume(away, torch.ones(4, 2, 2))
+    assert loop.turn() is None
+
+
+def test_a_picture_without_steps_ends_at_the_next_turn() -> None:
+    def nothing_to_do() -> RowSteps:
+        return torch.zeros(4, 2, 2)
+        yield []
+
+    loop = DenoiseLoop()
+    loop.add(LivePicture(job_id="job", index=3, steps=nothing_to_do(), evaluations=1))
+    assert list(finish(loop)) == [3]

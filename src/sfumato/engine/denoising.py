@@ -9,6 +9,7 @@ for a batch to fill or for somebody else's steps. The loop knows no prompts, pro
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -16,10 +17,7 @@ from torch import Tensor
 from sfumato.core.errors import GenerationFailed
 from sfumato.engine.batching import BucketShares, WidthTuner
 from sfumato.engine.conditioning import Conditioning
-from sfumato.engine.guidance import Row, RowSteps
-
-Denoise = Callable[[Tensor, Tensor, Conditioning], Tensor]
-"""A model's network as `families.base.Denoiser.denoise`: (B, C, h, w), (B,), B conditionings -> (B, C, h, w)."""
+from sfumato.engine.guidance import Errand, Row, RowSteps
 
 AGEING_STEPS_PER_TURN = 2.0
 """How much nearer to its end a picture counts for each turn it was passed over."""
@@ -37,23 +35,28 @@ class BucketKey:
 class LivePicture:
     """One picture on its way: its sampler, the rows it waits for, and how far it is."""
 
-    def __init__(self, *, job_id: str, index: int, model: str, denoise: Denoise, steps: RowSteps, evaluations: int):
+    def __init__(self, *, job_id: str, index: int, steps: RowSteps, evaluations: int):
         self.job_id = job_id
         self.index = index
-        self.model = model
-        self.denoise = denoise
         self.evaluations = evaluations
         self.evaluations_done = 0
         self.turns_waited = 0
         self.estimate: Tensor | None = None
         """The latest denoised latents, what an interrupted picture is decoded from."""
+        self.errand: Errand | None = None
+        """What must be done elsewhere before the picture goes on."""
         self._steps = steps
         self._rows: list[Row] = []
         self._answers: list[Tensor | None] = []
 
-    def begin(self) -> None:
-        """Run the sampler up to its first ask."""
-        self._ask(next(self._steps))
+    def begin(self) -> Tensor | None:
+        """Run the sampler up to its first ask; return the latents if it has none."""
+        return self._go_on(lambda: next(self._steps))
+
+    def resume(self, result: Tensor) -> Tensor | None:
+        """Go on with an errand's result; return the latents if that was all."""
+        self.errand = None
+        return self._go_on(lambda: self._steps.send([result]))
 
     def waiting(self) -> list[tuple[int, Row]]:
         """Return the rows not yet answered, with their places in the ask."""
@@ -76,16 +79,18 @@ class LivePicture:
             )
         self.estimate = answers[0]
         self.evaluations_done += 1
+        return self._go_on(lambda: self._steps.send(answers))
+
+    def _go_on(self, ask: Callable[[], list[Row] | Errand]) -> Tensor | None:
         try:
-            self._ask(self._steps.send(answers))
+            asked = ask()
         except StopIteration as stop:
             latents: Tensor = stop.value
             return latents
+        self.errand = asked if isinstance(asked, Errand) else None
+        self._rows = [] if isinstance(asked, Errand) else asked
+        self._answers = [None] * len(self._rows)
         return None
-
-    def _ask(self, rows: list[Row]) -> None:
-        self._rows = rows
-        self._answers = [None] * len(rows)
 
     def step_of(self, steps: int) -> int:
         """Return how many of `steps` sampler steps the evaluations done amount to."""
@@ -103,7 +108,7 @@ class Work:
 
 @dataclass
 class Turn:
-    """What one turn did: pictures that advanced, that ended (with their latents), that failed."""
+    """What one turn did: pictures that advanced, that ended (with their latents), that failed, that have an errand."""
 
     rows: int = 0
     pictures: int = 0
@@ -113,6 +118,7 @@ class Turn:
     advanced: list[LivePicture] = field(default_factory=list)
     ended: list[tuple[LivePicture, Tensor]] = field(default_factory=list)
     failed: list[tuple[LivePicture, Exception]] = field(default_factory=list)
+    errands: list[LivePicture] = field(default_factory=list)
 
 
 class DenoiseLoop:
@@ -120,35 +126,49 @@ class DenoiseLoop:
 
     def __init__(self, *, widest: int = 32, clock: Callable[[], float] = time.perf_counter) -> None:
         self._live: list[LivePicture] = []
+        self._away: list[LivePicture] = []
+        self._without_rows = Turn()
         self._shares = BucketShares[BucketKey]()
         self._tuners: dict[BucketKey, WidthTuner] = {}
         self._widest = widest
         self._clock = clock
 
     def __len__(self) -> int:
-        return len(self._live)
+        """How many pictures the next turn has something to do for."""
+        waiting = self._without_rows
+        return len(self._live) + len(waiting.ended) + len(waiting.failed) + len(waiting.errands)
 
     def add(self, picture: LivePicture) -> None:
         """Let a picture take part from the next turn on."""
-        picture.begin()
-        self._live.append(picture)
+        self._settle(picture, picture.begin, self._without_rows)
+
+    def resume(self, picture: LivePicture, result: Tensor) -> None:
+        """Let a picture whose errand was run take part again, unless it was dropped meanwhile."""
+        if picture in self._away:
+            self._away.remove(picture)
+            self._settle(picture, lambda: picture.resume(result), self._without_rows)
 
     def drop(self, job_id: str) -> list[LivePicture]:
         """Take a job's pictures out and return them."""
-        dropped = [picture for picture in self._live if picture.job_id == job_id]
+        dropped = [picture for picture in self._live + self._away if picture.job_id == job_id]
         self._live = [picture for picture in self._live if picture.job_id != job_id]
+        self._away = [picture for picture in self._away if picture.job_id != job_id]
         return dropped
 
     def turn(self) -> Turn | None:
         """Run one forward pass and what follows from it; None when there is nothing to do."""
-        if not self._live:
+        if not len(self):
             return None
+        if not self._live:
+            turn, self._without_rows = self._without_rows, Turn()
+            return turn
         began = self._clock()
         buckets = self._buckets()
         key = self._shares.next(buckets)
         tuner = self._tuners.setdefault(key, WidthTuner(self._widest))
         work = self._select(buckets[key], tuner.width(len(buckets[key])))
-        turn = Turn(rows=len(work))
+        turn, self._without_rows = self._without_rows, Turn()
+        turn.rows = len(work)
         network_began = self._clock()
         answers = self._forward(work, turn)
         turn.network_seconds = self._clock() - network_began
@@ -162,7 +182,7 @@ class DenoiseLoop:
         buckets: dict[BucketKey, list[Work]] = {}
         for picture in self._live:
             for place, row in picture.waiting():
-                key = BucketKey(picture.model, tuple(row.x.shape), row.conditioning.signature)
+                key = BucketKey(row.network.name, tuple(row.x.shape), row.conditioning.signature)
                 buckets.setdefault(key, []).append(Work(picture, place, row))
         return buckets
 
@@ -207,20 +227,33 @@ class DenoiseLoop:
             if id(picture) in gone:
                 continue
             before = picture.evaluations_done
-            try:
-                if isinstance(answer, Exception):
-                    raise answer
-                latents = picture.answer(item.place, answer)
-            except Exception as error:
-                turn.failed.append((picture, error))
-                gone.add(id(picture))
-                continue
+            self._live.remove(picture)
+            self._settle(picture, partial(_answered, picture, item.place, answer), turn)
             if picture.evaluations_done > before:
                 turn.advanced.append(picture)
-            if latents is not None:
-                turn.ended.append((picture, latents))
+            if picture not in self._live:
                 gone.add(id(picture))
-        self._live = [picture for picture in self._live if id(picture) not in gone]
+
+    def _settle(self, picture: LivePicture, go_on: Callable[[], Tensor | None], turn: Turn) -> None:
+        """Let a picture go on, and put it where it then belongs: among the live, the ended, the failed, or away."""
+        try:
+            latents = go_on()
+        except Exception as error:
+            turn.failed.append((picture, error))
+            return
+        if latents is not None:
+            turn.ended.append((picture, latents))
+        elif picture.errand is not None:
+            self._away.append(picture)
+            turn.errands.append(picture)
+        else:
+            self._live.append(picture)
+
+
+def _answered(picture: LivePicture, place: int, answer: Tensor | Exception) -> Tensor | None:
+    if isinstance(answer, Exception):
+        raise answer
+    return picture.answer(place, answer)
 
 
 def _run(work: list[Work]) -> Tensor:
@@ -228,4 +261,4 @@ def _run(work: list[Work]) -> Tensor:
     x = torch.stack([item.row.x for item in work])
     sigma = torch.tensor([item.row.sigma for item in work], dtype=torch.float64)
     conditioning = Conditioning.stack([item.row.conditioning for item in work])
-    return work[0].picture.denoise(x, sigma, conditioning).to(x.device, torch.float32)
+    return work[0].row.network.denoise(x, sigma, conditioning).to(x.device, torch.float32)

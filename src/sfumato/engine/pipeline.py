@@ -4,7 +4,7 @@ from sfumato.core.requests import LATENT_FACTOR, GenerationRequest
 from sfumato.core.sampling import find_sampler
 from sfumato.engine.denoising import LivePicture
 from sfumato.engine.families.base import LoadedModel
-from sfumato.engine.guidance import guided
+from sfumato.engine.guidance import Network, guided
 from sfumato.engine.sampling.noise import noise_stream
 from sfumato.engine.sampling.samplers import SAMPLERS
 from sfumato.engine.sampling.schedules import sigmas_for
@@ -22,6 +22,7 @@ def txt2img(job_id: str, request: GenerationRequest, model: LoadedModel) -> list
     sampler = SAMPLERS[info.name]
     sigmas = sigmas_for(info, schedule.label, model.denoiser.levels, request.steps).tolist()
     shape = (model.latent_channels, request.height // LATENT_FACTOR, request.width // LATENT_FACTOR)
+    network = Network(model.name, model.denoiser.denoise)
     pictures = []
     for index in range(request.image_count):
         noise = noise_stream(request.noise_source, request.seed + index, shape)
@@ -30,9 +31,7 @@ def txt2img(job_id: str, request: GenerationRequest, model: LoadedModel) -> list
             LivePicture(
                 job_id=job_id,
                 index=index,
-                model=model.name,
-                denoise=model.denoiser.denoise,
-                steps=guided(steps, positive, negative, request.guidance_scale),
+                steps=guided(steps, network, positive, negative, request.guidance_scale),
                 evaluations=sampler.evaluations(len(sigmas)),
             )
         )

@@ -143,6 +143,10 @@ class Engine:
             self._finish.put(partial(self._decode, picture, latents, is_partial=False))
         for picture, error in turn.failed:
             self._fail(picture.job_id, error)
+        for picture in turn.errands:
+            self._finish.put(partial(self._run_errand, picture))
+        if not turn.rows:
+            return
         self._send(
             messages.TurnStats(
                 rows=turn.rows,
@@ -152,6 +156,17 @@ class Engine:
                 overhead_seconds=turn.seconds - turn.network_seconds,
             )
         )
+
+    def _run_errand(self, picture: LivePicture) -> None:
+        """Do what a picture needs between two passes; runs on the finisher."""
+        if picture.job_id not in self._jobs or picture.errand is None:
+            return
+        try:
+            result = picture.errand.run()
+        except Exception as error:
+            self._inbox.put(partial(self._fail, picture.job_id, error))
+        else:
+            self._inbox.put(partial(self._loop.resume, picture, result))
 
     def _cancel(self, job_id: str, keep_partial: bool) -> None:
         job = self._jobs.get(job_id)
