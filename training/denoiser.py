@@ -1,5 +1,7 @@
 """Train the denoiser: a small Stable-Diffusion-shaped UNet on cached latents of scenes composed as it goes.
 
+First its inner part learns on pictures of half the side, then the whole on those of the full size.
+
 Velocity prediction (Salimans & Ho 2022) on Stable Diffusion's noise schedule. Workers compose new scenes all the time;
 they are encoded once and kept in a ring; each is used about `REUSE` times. A tenth of the captions is dropped for
 guidance (Ho & Salimans 2022). The weights that count are the moving average.
@@ -24,6 +26,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from training.autoencoder import LATENT_CHANNELS, to_tensor
 from training.common import DEFAULT_WORK, Budget, autocast, device, learning_rate, save_atomically
+from training.growing import grow
 from training.optimiser import Optimiser
 from training.scenes import Composer
 from training.sprites import SpriteStore
@@ -32,7 +35,7 @@ from training.things import COMMON, THINGS, Thing
 
 logger = logging.getLogger(__name__)
 
-SMALL_SHARE = 0.3  # of the minutes, the first: pictures of half the side, which teach shapes at several times the pace
+SMALL_SHARE = 0.55  # of the minutes, the first: pictures of half the side, which teach shapes at several times the pace
 SMALL_SIZES = {(128, 128): 1.0}
 SIZES = {(256, 256): 0.94, (320, 320): 0.01, (384, 384): 0.01, (512, 512): 0.02, (256, 384): 0.01, (384, 256): 0.01}
 REUSE = 6
@@ -46,19 +49,28 @@ TIMESTEPS = 1000
 
 
 def build() -> UNet2DConditionModel:
-    """Make an untrained denoiser. Attention only at a half and a quarter of the latents' side.
+    """Make an untrained denoiser of four levels. Attention only at the two inner ones.
 
     The prompt also steers every block as a whole: its token states, pooled, join the timestep's embedding, which scales
     and shifts the features.
     """
+    return _unet(outer_levels=2)
+
+
+def build_small() -> UNet2DConditionModel:
+    """Make the inner part of a denoiser, which learns on pictures of half the side (`training.growing`)."""
+    return _unet(outer_levels=1)
+
+
+def _unet(outer_levels: int) -> UNet2DConditionModel:
     return UNet2DConditionModel(
         sample_size=32,
         in_channels=LATENT_CHANNELS,
         out_channels=LATENT_CHANNELS,
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-        block_out_channels=(64, 128, 192),
-        layers_per_block=(1, 2, 2),
+        down_block_types=("DownBlock2D",) * outer_levels + ("CrossAttnDownBlock2D",) * 2,
+        up_block_types=("CrossAttnUpBlock2D",) * 2 + ("UpBlock2D",) * outer_levels,
+        block_out_channels=(64,) * outer_levels + (128, 192),
+        layers_per_block=(1,) * outer_levels + (2, 2),
         attention_head_dim=4,
         cross_attention_dim=WIDTH,
         addition_embed_type="text",
@@ -207,49 +219,60 @@ def begin_from(model: UNet2DConditionModel, exported: Path, work: Path) -> None:
     AutoencoderDC.from_pretrained(exported / "vae", torch_dtype=torch.float32).save_pretrained(work / "vae")
 
 
+def optimiser_of(model: UNet2DConditionModel) -> Optimiser:
+    """Make the optimiser of a denoiser."""
+    return Optimiser(model, muon_lr=0.02, adam_lr=1e-3, outer=("conv_in", "conv_out", "time_embedding"))
+
+
+def grown(small: UNet2DConditionModel) -> UNet2DConditionModel:
+    """Return a whole denoiser that answers as its inner part did."""
+    large = build()
+    grow(small.cpu(), large, alphas_cumprod())
+    return large
+
+
 def train(work: Path, minutes: float, batch_size: int, start: Path | None, things: int) -> None:
     """Train for `minutes` (all runs together), checkpointing to `work/denoiser.pt`.
 
     A checkpoint there is continued; else `start`, an exported model, is what the training begins with.
     """
     where, path = device(), work / "denoiser.pt"
-    model = build().to(where).to(memory_format=torch.channels_last)
-    if start is not None and not path.exists():
+    saved: dict[str, Any] = torch.load(path, map_location=where) if path.exists() else {}
+    is_small = saved.get("is_small", start is None)
+    model = (build_small() if is_small else build()).to(where).to(memory_format=torch.channels_last)
+    if start is not None and not saved:
         begin_from(model, start, work)
-    average = MovingAverage(model)
-    optimiser = Optimiser(model, muon_lr=0.02, adam_lr=1e-3, outer=("conv_in", "conv_out", "time_embedding"))
-    step, spent = 0, 0.0
-    if path.exists():
-        saved: dict[str, Any] = torch.load(path, map_location=where)
+    average, optimiser = MovingAverage(model), optimiser_of(model)
+    if saved:
         model.load_state_dict(saved["model"])
         average.model.load_state_dict(saved["average"])
         optimiser.load_state_dict(saved["optimiser"])
-        step, spent = saved["step"], saved["spent_seconds"]
-    logger.info("%.1f M parameters, from step %d", sum(p.numel() for p in model.parameters()) / 1e6, step)
+    step, stage_began, spent = saved.get("step", 0), saved.get("stage_began", 0), saved.get("spent_seconds", 0.0)
     schedule, known = alphas_cumprod().to(where), THINGS[:things]
     budget, saved_at, mean_loss, first_step = Budget(minutes, spent), spent, 0.0, step
-    is_small = start is None and budget.progress < SMALL_SHARE
     pool = LatentPool(work, step, batch_size, SMALL_SIZES if is_small else SIZES, known)
 
     def checkpoint() -> None:
         state = {"model": model.state_dict(), "average": average.model.state_dict()}
-        state |= {"optimiser": optimiser.state_dict(), "step": step, "spent_seconds": budget.spent_seconds}
-        save_atomically(state, path)
+        state |= {"optimiser": optimiser.state_dict(), "is_small": is_small, "stage_began": stage_began}
+        save_atomically(state | {"step": step, "spent_seconds": budget.spent_seconds}, path)
 
     while budget.progress < 1:
         if is_small and budget.progress >= SMALL_SHARE:
-            is_small = False
+            is_small, stage_began, first_step = False, step, step
+            model = grown(model).to(where).to(memory_format=torch.channels_last)
+            average, optimiser = MovingAverage(model), optimiser_of(model)
             pool = LatentPool(work, step, batch_size, SIZES, known)
-            logger.info("from here on pictures of the full size")
+            logger.info("the denoiser has grown; from here on pictures of the full size")
         latents, states = pool.batch()
         mixed, timesteps, velocity = noised(latents, schedule)
         with autocast(where):
             predicted = model(mixed, timesteps, encoder_hidden_states=states).sample
         loss = functional.mse_loss(predicted.float(), velocity)
         torch.autograd.backward(loss)
-        optimiser.step(learning_rate(budget.progress, step))
+        optimiser.step(learning_rate(budget.progress, step - stage_began))
         step += 1
-        average.update(model, step)
+        average.update(model, step - stage_began)
         mean_loss += (loss.item() - mean_loss) / min(step - first_step, 100)
         if step % 50 == 0:
             logger.info("step %d  %.1f min  loss %.4f", step, budget.spent_seconds / 60, mean_loss)
