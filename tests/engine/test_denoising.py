@@ -9,16 +9,17 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from sfumato.core.errors import GenerationFailed
-from sfumato.core.requests import NoiseSource, SamplerOptions
-from sfumato.core.sampling import find_sampler
+from sfumato.core.requests import GuidanceSkips, NoiseSource, SamplerOptions
+from sfumato.core.sampling import SCHEDULES, find_sampler, find_schedule
 from sfumato.engine.batching import BucketShares, WidthTuner
 from sfumato.engine.conditioning import Conditioning
 from sfumato.engine.denoising import DenoiseLoop, LivePicture
 from sfumato.engine.guidance import Errand, Row, RowSteps, guided
 from sfumato.engine.guidance import Network as Target
-from sfumato.engine.sampling.noise import noise_stream
+from sfumato.engine.sampling.noise import PictureNoise
 from sfumato.engine.sampling.samplers import SAMPLERS
 from sfumato.engine.sampling.schedules import NoiseLevels, sigmas_for
+from tests.factories import make_request
 
 LEVELS = NoiseLevels.scaled_linear()
 WEIGHT = torch.linspace(-1, 1, 4 * 6).reshape(4, 6)
@@ -39,13 +40,13 @@ class Network:
 
 def picture(
     network: object, *, sampler: str = "Euler", steps: int = 5, seed: int = 0, scale: float = 5.0, size: int = 8,
-    chunks: int = 1, job: str = "job", model: str = "m",
+    chunks: int = 1, job: str = "job", model: str = "m", schedule: str | None = None, skip_below: float = 0.0,
 ) -> LivePicture:  # fmt: skip
-    info, schedule = find_sampler(sampler)
+    info, _ = find_sampler(sampler)
     rule = SAMPLERS[info.name]
-    sigmas = sigmas_for(info, schedule.label, LEVELS, steps).tolist()
-    noise = noise_stream(NoiseSource.CPU, seed, (4, size, 8))
-    asks = rule.sample(rule.start(noise(), sigmas), sigmas, SamplerOptions(), noise)
+    sigmas = sigmas_for(info, find_schedule(schedule).label, LEVELS, steps).tolist()
+    noise = PictureNoise(make_request(seed=seed, noise_source=NoiseSource.CPU), 0, (4, size, 8))
+    asks = rule.run(rule.start(noise.start, sigmas), sigmas, SamplerOptions(), noise, LEVELS)
     positive = Conditioning(torch.full((3 * chunks, 6), 0.1 * (seed + 1)))
     return LivePicture(
         job_id=job,
@@ -56,8 +57,10 @@ def picture(
             positive,
             Conditioning(torch.zeros(3, 6)),
             scale,
+            skips=GuidanceSkips(below_sigma=skip_below),
+            wants_unguided=rule.wants_unguided,
         ),
-        evaluations=rule.evaluations(len(sigmas)),
+        evaluations=rule.evaluations(sigmas),
     )
 
 
@@ -79,7 +82,9 @@ def alone(**choices: object) -> Tensor:
 REQUESTS = st.fixed_dictionaries(
     {
         "sampler": st.sampled_from(list(SAMPLERS)),
-        "steps": st.integers(2, 9),
+        "schedule": st.sampled_from([info.label for info in SCHEDULES]),
+        "skip_below": st.sampled_from([0.0, 3.0]),
+        "steps": st.integers(1, 9),
         "scale": st.sampled_from([1.0, 3.0, 7.5]),
         "size": st.sampled_from([8, 16]),
         "chunks": st.integers(1, 3),

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from sfumato.core.errors import InvalidPrompt
-from sfumato.core.requests import GenerationRequest, NoiseSource, PromptSyntax
+from sfumato.core.requests import GenerationRequest, NoiseSource, PromptSyntax, ScheduleOptions
 from sfumato.engine.denoising import DenoiseLoop
 from sfumato.engine.device import Device
 from sfumato.engine.families.base import LoadedModel
@@ -62,7 +62,7 @@ def test_text_to_image_gives_the_latents_of_diffusers_pipeline(model: LoadedMode
         prompt_embeds=clip_states(text, "a red apple"), negative_prompt_embeds=clip_states(text, "blurry"),
         width=64, height=96, guidance_scale=6.0, output_type="latent",
         latents=torch.randn((1, 4, 12, 8), generator=torch.Generator().manual_seed(11)),
-        sigmas=uniform(model.denoiser.levels, 6).tolist(),
+        sigmas=uniform(model.denoiser.levels, 6, ScheduleOptions()).tolist(),
     ).images[0]  # fmt: skip
     ours = latents_of(request, model)[0]
     torch.testing.assert_close(ours, theirs, rtol=2e-3, atol=2e-3)

@@ -2,11 +2,13 @@
 
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
+from sfumato.core.requests import NO_SKIPS, GuidanceSkips
 from sfumato.engine.conditioning import Conditioning
-from sfumato.engine.sampling.samplers import Steps
+from sfumato.engine.sampling.steps import Estimates, EstimateSteps, Steps
 
 Denoise = Callable[[Tensor, Tensor, Conditioning], Tensor]
 """A model's network as `families.base.Denoiser.denoise`: (B, C, h, w), (B,), B conditionings -> (B, C, h, w)."""
@@ -45,20 +47,36 @@ RowSteps = Generator[list[Row] | Errand, list[Tensor], Tensor]
 sent its result alone."""
 
 
-def guided(steps: Steps, network: Network, positive: Conditioning, negative: Conditioning, scale: float) -> RowSteps:
+def guided(
+    steps: Steps | EstimateSteps,
+    network: Network,
+    positive: Conditioning,
+    negative: Conditioning,
+    scale: float,
+    *,
+    skips: GuidanceSkips = NO_SKIPS,
+    evaluations: int = 1,
+    wants_unguided: bool = False,
+) -> RowSteps:
     """Answer a sampler's asks by classifier-free guidance (Ho and Salimans 2022, Eq. 6), in terms of x0.
 
-    At scale 1 the negative prompt has no effect and its row is saved.
+    At scale 1, and where `skips` says so, the negative prompt has no effect and its row is saved. A sampler that
+    `wants_unguided` is sent `Estimates`; where there is no negative row, both are the positive prompt's.
     """
+    evaluation = 0
     try:
         x, sigma = next(steps)
         while True:
-            if scale == 1:
+            is_skipped = skips.skip(evaluation=evaluation, evaluations=evaluations, sigma=sigma)
+            if is_skipped or (scale == 1 and not wants_unguided):
                 (denoised,) = yield [Row(x, sigma, positive, network)]
+                away = denoised
             else:
                 toward, away = yield [Row(x, sigma, positive, network), Row(x, sigma, negative, network)]
                 denoised = away + (toward - away) * scale
-            x, sigma = steps.send(denoised)
+            answer: Any = Estimates(denoised, away) if wants_unguided else denoised
+            x, sigma = steps.send(answer)
+            evaluation += 1
     except StopIteration as stop:
         result: Tensor = stop.value
         return result

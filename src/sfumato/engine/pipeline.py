@@ -5,7 +5,7 @@ from sfumato.core.sampling import find_sampler
 from sfumato.engine.denoising import LivePicture
 from sfumato.engine.families.base import LoadedModel
 from sfumato.engine.guidance import Network, guided
-from sfumato.engine.sampling.noise import noise_stream
+from sfumato.engine.sampling.noise import PictureNoise
 from sfumato.engine.sampling.samplers import SAMPLERS
 from sfumato.engine.sampling.schedules import sigmas_for
 
@@ -14,25 +14,38 @@ def txt2img(job_id: str, request: GenerationRequest, model: LoadedModel) -> list
     """Return the live pictures of a text-to-image request, one per picture asked for, none begun yet.
 
     Picture i draws all its noise from a stream of its own, seeded `seed + i`, so that it is the picture a request
-    for that seed alone would give. Raises `InvalidPrompt`.
+    for that seed alone would give. Raises `InvalidPrompt`, `InvalidRequest`.
     """
     positive = model.prompts.encode(request.prompt, request.prompt_syntax)
     negative = model.prompts.encode(request.negative_prompt, request.prompt_syntax)
     info, schedule = find_sampler(request.sampler, request.schedule)
     sampler = SAMPLERS[info.name]
-    sigmas = sigmas_for(info, schedule.label, model.denoiser.levels, request.steps).tolist()
+    options = request.sampler_options
+    sigmas = sigmas_for(
+        info, schedule.label, model.denoiser.levels, request.steps, request.schedule_options, options
+    ).tolist()
+    evaluations = sampler.evaluations(sigmas)
     shape = (model.latent_channels, request.height // LATENT_FACTOR, request.width // LATENT_FACTOR)
     network = Network(model.name, model.denoiser.denoise)
     pictures = []
     for index in range(request.image_count):
-        noise = noise_stream(request.noise_source, request.seed + index, shape)
-        steps = sampler.sample(sampler.start(noise(), sigmas), sigmas, request.sampler_options, noise)
+        noise = PictureNoise(request, index, shape)
+        steps = sampler.run(sampler.start(noise.start, sigmas, options), sigmas, options, noise, model.denoiser.levels)
         pictures.append(
             LivePicture(
                 job_id=job_id,
                 index=index,
-                steps=guided(steps, network, positive, negative, request.guidance_scale),
-                evaluations=sampler.evaluations(len(sigmas)),
+                steps=guided(
+                    steps,
+                    network,
+                    positive,
+                    negative,
+                    request.guidance_scale / sampler.guidance_divisor,
+                    skips=request.guidance_skips,
+                    evaluations=evaluations,
+                    wants_unguided=sampler.wants_unguided,
+                ),
+                evaluations=evaluations,
             )
         )
     return pictures

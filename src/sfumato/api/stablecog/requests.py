@@ -152,7 +152,7 @@ def _filled(body: CreateBody, model: ModelInfo, scheduler: Scheduler) -> Generat
         sampler=scheduler.sampler,
         schedule=scheduler.schedule,
         seed=_given(body.seed, secrets.randbelow(MAX_RANDOM_SEED + 1)),
-        noise_source=NoiseSource.NV,
+        noise_source=NoiseSource.GPU,
         image_count=_given(body.num_outputs, DEFAULT_OUTPUTS),
     )
 
