@@ -76,6 +76,7 @@ class Settings(BaseSettings):
     generation_timeout_seconds: float = Field(default=240.0, gt=0, allow_inf_nan=False)
     sdapi_timeout_seconds: float = Field(default=3600.0, gt=0, allow_inf_nan=False)
     sdapi_open_on_loopback: bool = False
+    sdapi_takes_unknown_samplers: bool = False
 
     log_format: Literal["console", "json"] = "console"
     log_level: Literal["debug", "info", "warning", "error"] = "info"

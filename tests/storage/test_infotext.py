@@ -6,7 +6,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sfumato.core.requests import GenerationRequest, NoiseSource, SamplerOptions
+from sfumato.core.requests import (
+    GenerationRequest,
+    GuidanceSkips,
+    NoiseSource,
+    SamplerOptions,
+    ScheduleOptions,
+    SeedResize,
+    UniPCOptions,
+    UniPCVariant,
+    Variation,
+)
 from sfumato.core.sampling import SAMPLERS, SCHEDULES
 from sfumato.storage import infotext
 from tests.factories import make_model, make_request
@@ -66,6 +76,8 @@ def test_the_noise_source_is_named_only_when_it_is_the_cpu() -> None:
         ("Euler", SamplerOptions(churn=2, churn_min_sigma=1), {"Sigma churn": 2.0, "Sigma tmin": 1.0}),
         ("Heun", SamplerOptions(churn_max_sigma=9, noise_scale=1.1), {"Sigma tmax": 9.0, "Sigma noise": 1.1}),
         ("DPM++ 2M", SamplerOptions(churn=2), {}),
+        ("DPM++ 2M SDE", SamplerOptions(eta=0.5, noise_scale=1.1), {"Eta": 0.5, "Sigma noise": 1.1}),
+        ("Euler a", SamplerOptions(noise_scale=1.1), {}),
     ],
 )
 def test_sampler_knobs_are_shown_when_used_and_not_the_default(
@@ -183,3 +195,41 @@ def test_a_text_of_automatic1111_is_read() -> None:
     assert found["Negative prompt"] == "blurry,\nlow quality"
     assert (found["Hires resize-1"], found["Hires resize-2"]) == ("1280", "1920")
     assert found["Lora hashes"] == "knight: 0a1b2c3d4e5f, sun: 1a1b2c3d4e5f"
+
+
+def test_everything_about_noise_and_schedules_is_read_back() -> None:
+    made = make_request(
+        sampler="DPM2 a",
+        schedule="Beta",
+        variation=Variation(subseed=90, strength=0.25),
+        seed_resize=SeedResize(width=512, height=768),
+        eta_seed_delta=31337,
+        noise_source=NoiseSource.NV,
+        schedule_options=ScheduleOptions(
+            min_sigma=0.1, max_sigma=12, rho=5, beta_alpha=0.5, beta_beta=0.7, discards_penultimate=True
+        ),
+        guidance_skips=GuidanceSkips(below_sigma=2, at_every_evaluation=True, until_fraction=0.1),
+        sampler_options=SamplerOptions(starts_at_unit_variance=True),
+    )
+    found = infotext.parse(infotext.build(made, index=2, version="1"))
+    expected = {
+        "Seed": str(made.seed), "Variation seed": "92", "Variation seed strength": "0.25",
+        "Seed resize from-1": "512", "Seed resize from-2": "768", "ENSD": "31337", "RNG": "NV",
+        "Schedule min sigma": "0.1", "Schedule max sigma": "12.0", "Schedule rho": "5.0",
+        "Beta schedule alpha": "0.5", "Beta schedule beta": "0.7", "Discard penultimate sigma": "True",
+        "NGMS": "2.0", "NGMS all steps": "True", "Skip Early CFG": "0.1", "SGM noise multiplier": "True",
+    }  # fmt: skip
+    assert {key: found[key] for key in expected} == expected
+
+
+def test_the_noise_delta_is_named_only_for_samplers_that_draw_by_it() -> None:
+    assert "ENSD" not in last_line(make_request(sampler="Euler", eta_seed_delta=5))
+    still = make_request(sampler="Euler a", eta_seed_delta=5, sampler_options=SamplerOptions(eta=0))
+    assert "ENSD" not in last_line(still)
+
+
+def test_unipcs_knobs_are_shown_when_not_the_default() -> None:
+    options = UniPCOptions(variant=UniPCVariant.BH2, order=2, lowers_order_at_end=False)
+    found = infotext.parse(last_line(make_request(sampler="UniPC", sampler_options=SamplerOptions(unipc=options))))
+    assert (found["UniPC variant"], found["UniPC order"], found["UniPC lower order final"]) == ("bh2", "2", "False")
+    assert "UniPC skip type" not in found

@@ -13,8 +13,17 @@ import re
 from collections.abc import Mapping
 
 from sfumato.core.models import ModelInfo
-from sfumato.core.requests import GenerationRequest, NoiseSource
-from sfumato.core.sampling import SamplerInfo, effective_schedule, find_sampler
+from sfumato.core.requests import (
+    SAMPLER_DEFAULTS,
+    SCHEDULE_DEFAULTS,
+    GenerationRequest,
+    GuidanceSkips,
+    NoiseSource,
+    SamplerOptions,
+    ScheduleOptions,
+    UniPCOptions,
+)
+from sfumato.core.sampling import SamplerInfo, ScheduleInfo, effective_schedule, find_sampler
 
 _NEGATIVE = "Negative prompt:"
 _FIRST_KEYS = (
@@ -77,7 +86,7 @@ _DEFAULTS: dict[str, str] = {
 }
 """What a reader takes for a key that is absent."""
 
-_TAKES_CHURN = frozenset({"Euler", "Heun"})
+Fields = dict[str, str | int | float]
 
 
 def build(request: GenerationRequest, *, index: int = 0, model: ModelInfo | None = None, version: str) -> str:
@@ -96,29 +105,79 @@ def request_fields(
         "Sampler": sampler.name,
         "Schedule type": effective_schedule(sampler, schedule),
         "CFG scale": float(request.guidance_scale),
-        "Seed": request.seed + index,
+        "Seed": request.seed_of(index),
         "Size": f"{request.width}x{request.height}",
         "Model hash": model.short_hash if model else None,
         "Model": model.name if model else request.model,
-        "RNG": "CPU" if request.noise_source is NoiseSource.CPU else None,
-        **sampler_fields(request, sampler),
+        "RNG": None if request.noise_source is NoiseSource.GPU else request.noise_source.value.upper(),
+        **_noise_fields(request, sampler, index),
+        **extra_fields(request),
     }
 
 
-def sampler_fields(request: GenerationRequest, sampler: SamplerInfo) -> dict[str, float]:
-    """Return the knobs a sampler really uses and that differ from its defaults: `extra_generation_params`."""
-    options, found = request.sampler_options, dict[str, float]()
-    if options.eta is not None:
-        if sampler.name == "DDIM" and options.eta != 0.0:
-            found["Eta DDIM"] = float(options.eta)
-        elif "uses_ensd" in sampler.options and options.eta != 1.0:
-            found["Eta"] = float(options.eta)
-    if sampler.name in _TAKES_CHURN:
+def extra_fields(request: GenerationRequest) -> Fields:
+    """Return the keys of what was asked beyond the ordinary: `extra_generation_params`."""
+    sampler, schedule = find_sampler(request.sampler, request.schedule)
+    return {
+        **_sampler_fields(request.sampler_options, sampler),
+        **_schedule_fields(request.schedule_options, sampler, schedule),
+        **_skip_fields(request.guidance_skips),
+    }
+
+
+def _noise_fields(request: GenerationRequest, sampler: SamplerInfo, index: int) -> Fields:
+    found = Fields()
+    if request.variation is not None:
+        found["Variation seed"] = request.variation.subseed + index
+        found["Variation seed strength"] = float(request.variation.strength)
+    if request.seed_resize is not None:
+        found["Seed resize from"] = f"{request.seed_resize.width}x{request.seed_resize.height}"
+    if request.eta_seed_delta and sampler.uses_ensd and request.sampler_options.eta != 0:
+        found["ENSD"] = request.eta_seed_delta
+    return found
+
+
+def _schedule_fields(options: ScheduleOptions, sampler: SamplerInfo, schedule: ScheduleInfo) -> Fields:
+    found = Fields()
+    found |= _nonzero("Schedule min sigma", options.min_sigma or 0.0)
+    found |= _nonzero("Schedule max sigma", options.max_sigma or 0.0)
+    found |= _nonzero("Schedule rho", options.rho or 0.0)
+    if schedule.name == "beta":
+        found |= _unless_default("Beta schedule alpha", options.beta_alpha, SCHEDULE_DEFAULTS.beta_alpha)
+        found |= _unless_default("Beta schedule beta", options.beta_beta, SCHEDULE_DEFAULTS.beta_beta)
+    return found | _unless_default("Discard penultimate sigma", str(options.discards_penultimate), "False")
+
+
+def _skip_fields(skips: GuidanceSkips) -> Fields:
+    found = Fields(_nonzero("NGMS", skips.below_sigma))
+    if skips.below_sigma:
+        found |= _unless_default("NGMS all steps", str(skips.at_every_evaluation), "False")
+    return found | _nonzero("Skip Early CFG", skips.until_fraction)
+
+
+def _sampler_fields(options: SamplerOptions, sampler: SamplerInfo) -> Fields:
+    """Return the knobs a sampler really uses and that differ from its defaults."""
+    found = Fields()
+    if sampler.eta is not None and options.eta is not None:
+        found |= _unless_default(sampler.eta.label, float(options.eta), sampler.eta.default)
+    if sampler.takes_churn:
         found |= _nonzero("Sigma churn", options.churn)
         found |= _nonzero("Sigma tmin", options.churn_min_sigma)
         found |= _nonzero("Sigma tmax", options.churn_max_sigma or 0.0)
-        found |= {"Sigma noise": float(options.noise_scale)} if options.noise_scale != 1.0 else {}
-    return found
+    if sampler.takes_noise_scale:
+        found |= _unless_default("Sigma noise", float(options.noise_scale), 1.0)
+    if sampler.name == "UniPC":
+        found |= _unipc_fields(options.unipc, SAMPLER_DEFAULTS.unipc)
+    return found | _unless_default("SGM noise multiplier", str(options.starts_at_unit_variance), "False")
+
+
+def _unipc_fields(options: UniPCOptions, default: UniPCOptions) -> Fields:
+    return {
+        **_unless_default("UniPC variant", options.variant.value, default.variant.value),
+        **_unless_default("UniPC skip type", options.spacing.value, default.spacing.value),
+        **_unless_default("UniPC order", options.order, default.order),
+        **_unless_default("UniPC lower order final", str(options.lowers_order_at_end), "True"),
+    }
 
 
 def format_infotext(prompt: str, negative_prompt: str, fields: Mapping[str, str | int | float | None]) -> str:
@@ -152,8 +211,12 @@ def parse(infotext: str) -> dict[str, str]:
     return _DEFAULTS | found
 
 
-def _nonzero(key: str, value: float) -> dict[str, float]:
+def _nonzero(key: str, value: float) -> Fields:
     return {key: float(value)} if value else {}
+
+
+def _unless_default(key: str, value: str | int | float, default: str | int | float) -> Fields:
+    return {} if value == default else {key: value}
 
 
 def _parameter(key: str, value: str) -> str:

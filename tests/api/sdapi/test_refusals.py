@@ -45,11 +45,8 @@ async def test_a_field_that_asks_for_nothing_is_accepted(tmp_path: Path) -> None
 
 ASK = [
     ("styles", {"styles": ["anime"]}),
-    ("subseed_strength", {"subseed_strength": 0.1}),
-    ("seed_resize_from_h", {"seed_resize_from_h": 64, "seed_resize_from_w": 64}),
     ("restore_faces", {"restore_faces": True}),
     ("tiling", {"tiling": True}),
-    ("s_min_uncond", {"s_min_uncond": 1}),
     ("refiner_checkpoint", {"refiner_checkpoint": "x.safetensors"}),
     ("firstpass_image", {"firstpass_image": "aGk="}),
     ("enable_hr", {"enable_hr": True}),

@@ -15,7 +15,19 @@ from PIL import Image
 
 from sfumato.core.jobs import JobStatus
 from sfumato.core.messages import Cancel, Canceled, Finished, Generate, Started
-from sfumato.core.requests import GenerationRequest, NoiseSource, PromptSyntax, SamplerOptions
+from sfumato.core.requests import (
+    GenerationRequest,
+    GuidanceSkips,
+    NoiseSource,
+    PromptSyntax,
+    SamplerOptions,
+    ScheduleOptions,
+    SeedResize,
+    UniPCOptions,
+    UniPCSpacing,
+    UniPCVariant,
+    Variation,
+)
 from sfumato.storage.infotext import parse
 from sfumato.storage.jobs import get_job
 from tests.api.harness import TXT2IMG, Api, make_user, run_api, wire_model
@@ -82,7 +94,7 @@ async def test_an_empty_request_runs_euler_for_50_steps_at_512(tmp_path: Path) -
         sampler="Euler",
         schedule="Automatic",
         seed=wanted.seed,
-        noise_source=NoiseSource.NV,
+        noise_source=NoiseSource.GPU,
         image_count=1,
     )
 
@@ -464,7 +476,7 @@ class TestOverrides:
             assert (await api.get("/sdapi/v1/options")).json()["sd_model_checkpoint"] == "other"
 
     @pytest.mark.parametrize(
-        ("name", "source"), [("CPU", NoiseSource.CPU), ("NV", NoiseSource.NV), ("GPU", NoiseSource.NV)]
+        ("name", "source"), [("CPU", NoiseSource.CPU), ("NV", NoiseSource.NV), ("GPU", NoiseSource.GPU)]
     )
     async def test_a_request_may_name_its_noise(self, tmp_path: Path, name: str, source: NoiseSource) -> None:
         async with run_api(tmp_path) as api:
@@ -484,12 +496,80 @@ class TestOverrides:
             "sd_vae": "Automatic",
             "CLIP_stop_at_last_layers": 1,
             "filter_nsfw": False,
-            "eta_noise_seed_delta": 31337,
+            "send_seed": False,
             "forge_additional_modules": None,
             "a\r\nb": 1,
         }
         async with run_api(tmp_path) as api:
             response = await api.txt2img(**SMALL, override_settings=overrides)
             plain = await api.txt2img(**SMALL)
-        assert response.headers["x-sfumato-ignored"] == "filter_nsfw, eta_noise_seed_delta, a%0D%0Ab"
+        assert response.headers["x-sfumato-ignored"] == "filter_nsfw, send_seed, a%0D%0Ab"
         assert "x-sfumato-ignored" not in plain.headers
+
+
+class TestSampling:
+    async def test_a_variation_shares_the_seed_and_counts_the_subseed(self, tmp_path: Path) -> None:
+        async with run_api(tmp_path) as api:
+            response = await api.txt2img(**SMALL, seed=7, subseed=30, subseed_strength=0.5, batch_size=3)
+            wanted = last_request(api)
+        found = info(response)
+        assert wanted.variation == Variation(subseed=30, strength=0.5)
+        assert (found["all_seeds"], found["all_subseeds"]) == ([7, 7, 7], [30, 31, 32])
+        assert (found["subseed"], found["subseed_strength"]) == (30, 0.5)
+        assert [parse(text)["Variation seed"] for text in found["infotexts"]] == ["30", "31", "32"]
+
+    async def test_a_variation_without_a_subseed_gets_one(self, tmp_path: Path) -> None:
+        async with run_api(tmp_path) as api:
+            response = await api.txt2img(**SMALL, seed=7, subseed_strength=0.5)
+            wanted = last_request(api)
+        assert wanted.variation is not None
+        assert info(response)["subseed"] == wanted.variation.subseed
+
+    async def test_a_seed_may_come_from_another_size(self, tmp_path: Path) -> None:
+        async with run_api(tmp_path) as api:
+            await api.txt2img(**SMALL, seed_resize_from_h=96, seed_resize_from_w=64)
+            assert last_request(api).seed_resize == SeedResize(width=64, height=96)
+
+    async def test_a_request_may_name_every_option_of_sampling(self, tmp_path: Path) -> None:
+        overrides = {
+            "eta_noise_seed_delta": 31337, "sigma_min": 0.1, "sigma_max": 9, "rho": 5, "beta_dist_alpha": 0.5,
+            "beta_dist_beta": 0.7, "always_discard_next_to_last_sigma": True, "sgm_noise_multiplier": True,
+            "s_min_uncond": 2, "s_min_uncond_all": True, "skip_early_cond": 0.1, "eta_ancestral": 0.5,
+            "uni_pc_variant": "bh2", "uni_pc_skip_type": "logSNR", "uni_pc_order": 2.0,
+            "uni_pc_lower_order_final": False,
+        }  # fmt: skip
+        async with run_api(tmp_path) as api:
+            response = await api.txt2img(**SMALL, sampler_name="Euler a", override_settings=overrides)
+            wanted = last_request(api)
+        assert "x-sfumato-ignored" not in response.headers
+        assert wanted.eta_seed_delta == 31337
+        assert wanted.schedule_options == ScheduleOptions(
+            min_sigma=0.1, max_sigma=9, rho=5, beta_alpha=0.5, beta_beta=0.7, discards_penultimate=True
+        )
+        assert wanted.guidance_skips == GuidanceSkips(below_sigma=2, at_every_evaluation=True, until_fraction=0.1)
+        assert (wanted.sampler_options.eta, wanted.sampler_options.starts_at_unit_variance) == (0.5, True)
+        assert wanted.sampler_options.unipc == UniPCOptions(
+            variant=UniPCVariant.BH2, spacing=UniPCSpacing.LOG_SNR, order=2, lowers_order_at_end=False
+        )
+
+    async def test_fields_beat_options_but_for_churn(self, tmp_path: Path) -> None:
+        overrides = {"s_churn": 3, "eta_ancestral": 0.5, "s_min_uncond": 2}
+        async with run_api(tmp_path) as api:
+            await api.txt2img(**SMALL, s_churn=1, eta=0.7, s_min_uncond=4, override_settings=overrides)
+            wanted = last_request(api)
+        assert (wanted.sampler_options.churn, wanted.sampler_options.eta) == (3, 0.7)
+        assert wanted.guidance_skips.below_sigma == 4
+
+    async def test_an_option_that_is_no_number_is_refused(self, tmp_path: Path) -> None:
+        async with run_api(tmp_path) as api:
+            response = await api.txt2img(**SMALL, override_settings={"sigma_min": "low"})
+        assert response.status_code == 400
+        assert response.json()["detail"].startswith("sigma_min")
+
+    async def test_unknown_samplers_are_the_first_of_the_list_where_the_installation_says_so(
+        self, tmp_path: Path
+    ) -> None:
+        async with run_api(tmp_path, sdapi_takes_unknown_samplers=True) as api:
+            await api.txt2img(**SMALL, sampler_name="Eulr", scheduler="karas")
+            wanted = last_request(api)
+        assert (wanted.sampler, wanted.schedule) == ("DPM++ 2M", "Automatic")

@@ -90,7 +90,7 @@ async def test_the_engine_gets_what_was_asked(tmp_path: Path) -> None:
         sampler="DPM++ 2M",
         schedule="Uniform",
         seed=5,
-        noise_source=NoiseSource.NV,
+        noise_source=NoiseSource.GPU,
         image_count=3,
     )
 

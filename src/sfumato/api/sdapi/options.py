@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
+from sfumato.api.sdapi import sampling_options
+from sfumato.api.sdapi.sampling_options import SamplingKeys, read_sampling_keys
 from sfumato.core.errors import NotSupported
 from sfumato.core.models import ModelInfo
 from sfumato.core.requests import NoiseSource
@@ -56,24 +58,13 @@ FIXED: dict[str, Any] = {
     "show_progress_type": "Approx NN",
     "live_preview_content": "Prompt",
     "send_seed": True,
-    "eta_ddim": 0.0,
-    "eta_ancestral": 1.0,
-    "s_churn": 0.0,
-    "s_tmin": 0.0,
-    "s_tmax": 0.0,
-    "s_noise": 1.0,
-    "s_min_uncond": 0.0,
-    "sigma_min": 0.0,
-    "sigma_max": 0.0,
-    "rho": 0.0,
-    "eta_noise_seed_delta": 0,
-    "always_discard_next_to_last_sigma": False,
-    "sgm_noise_multiplier": False,
+    **sampling_options.DEFAULTS.model_dump(mode="json"),
+    "uni_pc_order": 3.0,
     "token_merging_ratio": 0.0,
 }
 """Options of one value only, as GET shows them (whole numbers as floats, as upstream does when they are not zero)."""
 
-_NOISE = {"gpu": NoiseSource.NV, "nv": NoiseSource.NV, "cpu": NoiseSource.CPU}
+_NOISE = {"gpu": NoiseSource.GPU, "nv": NoiseSource.NV, "cpu": NoiseSource.CPU}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +73,7 @@ class Overrides:
 
     model: ModelInfo
     noise_source: NoiseSource
+    sampling: SamplingKeys
     ignored: tuple[str, ...]
 
 
@@ -120,7 +112,7 @@ def read_overrides(choices: CheckpointChoices, user_id: UUID, wanted: Mapping[st
     """Read one request's `override_settings`.
 
     Raises `UnknownModel` for a model that is not there (upstream silently takes the current one) and `NotSupported`
-    for a picture format or noise source of later versions.
+    for a picture format or noise source of later versions, and `InvalidRequest` for a value that is none.
     """
     model = choices.of(user_id)
     if wanted.get(CHECKPOINT):
@@ -132,8 +124,13 @@ def read_overrides(choices: CheckpointChoices, user_id: UUID, wanted: Mapping[st
     source = str(wanted.get("randn_source") or "GPU").casefold()
     if source not in _NOISE:
         raise NotSupported("randn_source must be GPU, CPU or NV.", field="randn_source")
-    ignored = _without_effect(wanted, {CHECKPOINT, CHECKPOINT_HASH, "samples_format", "randn_source"})
-    return Overrides(model=model, noise_source=_NOISE[source], ignored=ignored)
+    known = {CHECKPOINT, CHECKPOINT_HASH, "samples_format", "randn_source", *SamplingKeys.model_fields}
+    return Overrides(
+        model=model,
+        noise_source=_NOISE[source],
+        sampling=read_sampling_keys(wanted),
+        ignored=_without_effect(wanted, known),
+    )
 
 
 def _without_effect(wanted: Mapping[str, Any], known: set[str]) -> tuple[str, ...]:

@@ -16,11 +16,8 @@ _OFF = ("", "none")
 
 _ASKS: dict[str, Callable[[Txt2ImgBody], Any]] = {
     "styles": lambda body: any(style.strip().casefold() not in _OFF for style in body.styles or ()),
-    "subseed_strength": lambda body: body.subseed_strength,
-    "seed_resize_from_h": lambda body: (body.seed_resize_from_h or 0) > 0 and (body.seed_resize_from_w or 0) > 0,
     "restore_faces": lambda body: body.restore_faces,
     "tiling": lambda body: body.tiling,
-    "s_min_uncond": lambda body: body.s_min_uncond,
     "refiner_checkpoint": lambda body: (body.refiner_checkpoint or "").strip().casefold() not in _OFF,
     "firstpass_image": lambda body: body.firstpass_image,
     "enable_hr": lambda body: body.enable_hr,

@@ -18,7 +18,7 @@ from sfumato.core.models import ModelInfo
 from sfumato.core.requests import GenerationRequest
 from sfumato.core.sampling import effective_schedule, find_sampler
 from sfumato.storage.images import PARAMETERS_KEY
-from sfumato.storage.infotext import build, sampler_fields
+from sfumato.storage.infotext import build, extra_fields
 from sfumato.storage.objects import ObjectStore
 
 PRODUCT = "sfumato"
@@ -62,17 +62,19 @@ def _info(
     """Return `info` with all of upstream's keys in its order."""
     wanted = job.request
     count = wanted.image_count
+    variation = wanted.variation
     subseed = body.subseed if body.subseed not in (None, -1) else wanted.seed
+    subseed = variation.subseed if variation else subseed
     return {
         "prompt": wanted.prompt,
         "all_prompts": [wanted.prompt] * count,
         "negative_prompt": wanted.negative_prompt,
         "all_negative_prompts": [wanted.negative_prompt] * count,
         "seed": wanted.seed,
-        "all_seeds": [wanted.seed + i for i in range(count)],
+        "all_seeds": [wanted.seed_of(i) for i in range(count)],
         "subseed": subseed,
         "all_subseeds": [subseed + i for i in range(count)],
-        "subseed_strength": 0.0,
+        "subseed_strength": variation.strength if variation else 0.0,
         "width": wanted.width if body.width is None else body.width,
         "height": wanted.height if body.height is None else body.height,
         "sampler_name": wanted.sampler,
@@ -106,4 +108,4 @@ def timestamp(moment: datetime) -> str:
 
 def _extra_parameters(wanted: GenerationRequest) -> dict[str, Any]:
     sampler, schedule = find_sampler(wanted.sampler, wanted.schedule)
-    return {"Schedule type": effective_schedule(sampler, schedule), **sampler_fields(wanted, sampler)}
+    return {"Schedule type": effective_schedule(sampler, schedule), **extra_fields(wanted)}

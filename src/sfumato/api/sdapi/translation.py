@@ -5,21 +5,31 @@ from typing import TypeVar
 
 from sfumato.api.sdapi.fields import Txt2ImgBody
 from sfumato.api.sdapi.options import Overrides
-from sfumato.core.errors import InvalidRequest
-from sfumato.core.requests import LATENT_FACTOR, MAX_IMAGES, GenerationRequest, PromptSyntax, SamplerOptions
-from sfumato.core.sampling import find_sampler
+from sfumato.api.sdapi.sampling_options import guidance_skips, sampler_options, schedule_options
+from sfumato.core.errors import InvalidRequest, UnknownSampler
+from sfumato.core.requests import (
+    LATENT_FACTOR,
+    MAX_IMAGES,
+    GenerationRequest,
+    PromptSyntax,
+    SeedResize,
+    Variation,
+)
+from sfumato.core.sampling import AUTOMATIC, SAMPLERS, SamplerInfo, ScheduleInfo, find_sampler, find_schedule
 
 MAX_RANDOM_SEED = 4294967293
 _Value = TypeVar("_Value")
 
 
-def to_request(body: Txt2ImgBody, overrides: Overrides) -> GenerationRequest:
+def to_request(body: Txt2ImgBody, overrides: Overrides, *, takes_unknown_samplers: bool = False) -> GenerationRequest:
     """Translate a body whose unsupported fields were refused already.
 
     Null means the published default. Raises `InvalidRequest` for counts that make no picture; what the engine cannot
-    do is found when the request is submitted.
+    do is found when the request is submitted. With `takes_unknown_samplers` an unknown sampler is the first of the list
+    and an unknown schedule is Automatic, as upstream has it; otherwise both raise `UnknownSampler`.
     """
-    sampler, schedule = find_sampler(body.sampler_name or body.sampler_index, body.scheduler or None)
+    sampler, schedule = _sampler(body, takes_unknown=takes_unknown_samplers)
+    keys = overrides.sampling
     return GenerationRequest(
         prompt=body.prompt or "",
         negative_prompt=body.negative_prompt or "",
@@ -31,8 +41,13 @@ def to_request(body: Txt2ImgBody, overrides: Overrides) -> GenerationRequest:
         guidance_scale=_given(body.cfg_scale, 7.0),
         sampler=sampler.name,
         schedule=schedule.label,
-        sampler_options=_sampler_options(body),
+        sampler_options=sampler_options(body, keys, sampler),
+        schedule_options=schedule_options(keys),
+        guidance_skips=guidance_skips(body, keys),
         seed=_seed(body.seed),
+        variation=_variation(body),
+        seed_resize=_seed_resize(body),
+        eta_seed_delta=keys.eta_noise_seed_delta,
         noise_source=overrides.noise_source,
         image_count=_image_count(body),
     )
@@ -48,14 +63,29 @@ def batches(body: Txt2ImgBody) -> int:
     return _given(body.n_iter, 1)
 
 
-def _sampler_options(body: Txt2ImgBody) -> SamplerOptions:
-    return SamplerOptions(
-        eta=body.eta,
-        churn=_given(body.s_churn, 0.0),
-        churn_min_sigma=_given(body.s_tmin, 0.0),
-        churn_max_sigma=body.s_tmax or None,  # 0 means no bound on this wire
-        noise_scale=_given(body.s_noise, 1.0),
-    )
+def _sampler(body: Txt2ImgBody, *, takes_unknown: bool) -> tuple[SamplerInfo, ScheduleInfo]:
+    name, schedule = body.sampler_name or body.sampler_index, body.scheduler or None
+    if not takes_unknown:
+        return find_sampler(name, schedule)
+    try:
+        find_schedule(schedule)
+    except UnknownSampler:
+        schedule = AUTOMATIC
+    try:
+        return find_sampler(name, schedule)
+    except UnknownSampler:
+        return SAMPLERS[0], find_schedule(schedule)
+
+
+def _variation(body: Txt2ImgBody) -> Variation | None:
+    if not body.subseed_strength:
+        return None
+    return Variation(subseed=_seed(body.subseed), strength=body.subseed_strength)
+
+
+def _seed_resize(body: Txt2ImgBody) -> SeedResize | None:
+    width, height = body.seed_resize_from_w or 0, body.seed_resize_from_h or 0
+    return SeedResize(width=width, height=height) if width > 0 and height > 0 else None
 
 
 def _image_count(body: Txt2ImgBody) -> int:

@@ -34,7 +34,8 @@ async def txt2img(request: Request, services: ServicesOf, state: StateOf, caller
     body = await read_body(request, Txt2ImgBody)
     refuse_unsupported(body)
     overrides = read_overrides(state.checkpoints, caller.user_id, body.override_settings or {})
-    job = await services.service.submit(caller, to_request(body, overrides), Dialect.SDAPI)
+    wanted = to_request(body, overrides, takes_unknown_samplers=services.settings.sdapi_takes_unknown_samplers)
+    job = await services.service.submit(caller, wanted, Dialect.SDAPI)
     task = Task(
         id=(body.force_task_id or new_task_id())[:_MAX_TASK_ID_CHARACTERS],
         job_id=job.id,
