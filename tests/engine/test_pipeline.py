@@ -62,7 +62,7 @@ def test_text_to_image_gives_the_latents_of_diffusers_pipeline(model: LoadedMode
         prompt_embeds=clip_states(text, "a red apple"), negative_prompt_embeds=clip_states(text, "blurry"),
         width=64, height=96, guidance_scale=6.0, output_type="latent",
         latents=torch.randn((1, 4, 12, 8), generator=torch.Generator().manual_seed(11)),
-        sigmas=uniform(model.denoiser.levels, 6, ScheduleOptions()).tolist(),
+        sigmas=[*uniform(model.denoiser.levels, 6, ScheduleOptions()).tolist(), 0.0],
     ).images[0]  # fmt: skip
     ours = latents_of(request, model)[0]
     torch.testing.assert_close(ours, theirs, rtol=2e-3, atol=2e-3)
@@ -74,10 +74,11 @@ def clip_states(text: Any, prompt: str) -> torch.Tensor:
     return text(torch.tensor([[49406, *ids, *[49407] * (76 - len(ids))]])).last_hidden_state
 
 
-def test_picture_i_of_a_request_is_the_request_for_seed_plus_i(model: LoadedModel) -> None:
+@pytest.mark.parametrize("sampler", ["Euler a", "DPM++ SDE", "DDIM CFG++", "LCM"])
+def test_picture_i_of_a_request_is_the_request_for_seed_plus_i(model: LoadedModel, sampler: str) -> None:
     def request(seed: int, count: int) -> GenerationRequest:
         return GenerationRequest(
-            prompt="x", model="tiny", width=64, height=64, steps=4, seed=seed, image_count=count, sampler="Euler a"
+            prompt="x", model="tiny", width=64, height=64, steps=4, seed=seed, image_count=count, sampler=sampler
         )
 
     together = latents_of(request(5, 3), model)

@@ -10,6 +10,15 @@ from sfumato.api.sdapi.listings import CONSTANT
 from tests.api.harness import make_user, run_api, wire_model
 
 OPTIONS = "/sdapi/v1/options"
+UPSTREAM_SAMPLERS = [
+    "DPM++ 2M", "DPM++ SDE", "DPM++ 2M SDE", "DPM++ 2M SDE Heun", "DPM++ 2S a", "DPM++ 3M SDE", "Euler a", "Euler",
+    "LMS", "Heun", "DPM2", "DPM2 a", "DPM fast", "DPM adaptive", "Restart", "DDIM", "DDIM CFG++", "PLMS", "UniPC",
+    "LCM",
+]  # fmt: skip
+UPSTREAM_SCHEDULES = [
+    "Automatic", "Uniform", "Karras", "Exponential", "Polyexponential", "SGM Uniform", "KL Optimal",
+    "Align Your Steps", "Simple", "Normal", "DDIM", "Beta", "Turbo",
+]  # fmt: skip
 
 
 async def test_options_name_the_checkpoint_and_every_key_clients_read(tmp_path: Path) -> None:
@@ -89,9 +98,10 @@ async def test_samplers_and_schedulers_are_upstreams_in_its_order(tmp_path: Path
     async with run_api(tmp_path) as api:
         samplers = (await api.get("/sdapi/v1/samplers")).json()
         schedulers = (await api.get("/sdapi/v1/schedulers")).json()
-    assert [item["name"] for item in samplers] == ["DPM++ 2M", "Euler a", "Euler", "Heun", "DDIM"]
+    assert [item["name"] for item in samplers][:20] == UPSTREAM_SAMPLERS
     assert samplers[0] == {"name": "DPM++ 2M", "aliases": ["k_dpmpp_2m"], "options": {"scheduler": "karras"}}
-    assert [item["label"] for item in schedulers] == ["Automatic", "Uniform", "Karras", "Exponential", "SGM Uniform"]
+    assert samplers[3]["options"] == {"scheduler": "exponential", "brownian_noise": "True", "solver_type": "heun"}
+    assert [item["label"] for item in schedulers] == UPSTREAM_SCHEDULES
     assert schedulers[2] == {
         "name": "karras",
         "label": "Karras",
@@ -99,7 +109,7 @@ async def test_samplers_and_schedulers_are_upstreams_in_its_order(tmp_path: Path
         "default_rho": 7.0,
         "need_inner_model": False,
     }
-    assert schedulers[4]["aliases"] == ["SGMUniform"]
+    assert schedulers[5]["aliases"] == ["SGMUniform"]
 
 
 async def test_the_other_lists_have_their_shape(tmp_path: Path) -> None:

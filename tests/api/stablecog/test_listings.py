@@ -21,7 +21,8 @@ async def test_models_have_stable_ids_and_the_hosted_services_schedulers(tmp_pat
     assert (first["id"], first["name"], first["is_default"]) == (str(model.id), "test-model", True)
     assert (second["is_default"], second["default_width"]) == (False, 512)
     assert [item["name"] for item in first["available_schedulers"]] == [
-        *("K_EULER", "K_EULER_ANCESTRAL", "DPM++_2M", "DDIM", "HEUN")
+        *("K_EULER", "K_EULER_ANCESTRAL", "DPM++_2M", "DDIM", "HEUN"),
+        *("K_LMS", "DDPM", "UNI_PC", "PNDM", "DPM++_2S", "DEIS"),
     ]
     assert first["available_schedulers"][3] == {"id": "82cf78dd-6afb-48cc-aca6-14224cca6950", "name": "DDIM"}
 

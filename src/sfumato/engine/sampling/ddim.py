@@ -16,7 +16,8 @@ from sfumato.engine.sampling.steps import EstimateSteps, Noise, Steps, ancestral
 
 def variance_preserving(x: Tensor, sigma: float) -> Tensor:
     """Return latents at a noise level in variance-preserving coordinates."""
-    return x / (1 + sigma**2) ** 0.5
+    scaled: Tensor = x / (1 + sigma**2) ** 0.5
+    return scaled
 
 
 def _ddim(x: Tensor, sigmas: list[float], eta: float, noise: Noise) -> Steps:

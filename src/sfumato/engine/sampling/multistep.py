@@ -38,7 +38,10 @@ def weighted(tensors: list[Tensor], weights: list[float]) -> Tensor:
 def _lagrange(knots: list[float], number: int, at: np.ndarray) -> np.ndarray:
     """Return the Lagrange polynomial that is 1 at knot `number` and 0 at the others."""
     others = [knot for place, knot in enumerate(knots) if place != number]
-    return np.prod([(at - other) / (knots[number] - other) for other in others], axis=0) * np.ones_like(at)
+    value = np.ones_like(at)
+    for other in others:
+        value = value * (at - other) / (knots[number] - other)
+    return value
 
 
 def adams_weights(knots: list[float], start: float, end: float) -> list[float]:

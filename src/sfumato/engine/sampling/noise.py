@@ -16,6 +16,7 @@ _KEY_INCREMENTS = (np.uint32(0x9E3779B9), np.uint32(0xBB67AE85))
 _LOW_32 = np.uint64(0xFFFFFFFF)
 _ROUNDS = 10
 _NEARLY_PARALLEL = 0.9995
+_NOT_STRAIGHT = 1 - 1e-6  # columns of one cell are parallel or opposite
 
 
 def philox4x32(counter: NDArray[np.uint32], key: tuple[int, int]) -> NDArray[np.uint32]:
@@ -72,8 +73,9 @@ def slerp(noise: Tensor, other: Tensor, strength: float) -> Tensor:
     cosine = (unit * other_unit).sum(dim=1, keepdim=True)
     if cosine.mean() > _NEARLY_PARALLEL:
         return noise * strength + other * (1 - strength)
-    angle = cosine.acos()
-    return (((1 - strength) * angle).sin() * noise + (strength * angle).sin() * other) / angle.sin()
+    angle = cosine.clamp(-_NOT_STRAIGHT, _NOT_STRAIGHT).acos()
+    turned: Tensor = (((1 - strength) * angle).sin() * noise + (strength * angle).sin() * other) / angle.sin()
+    return turned
 
 
 def paste_centrally(small: Tensor, canvas: Tensor) -> Tensor:
