@@ -29,10 +29,14 @@ class LoadModel(Message, frozen=True):
 
 
 class Generate(Message, frozen=True):
-    """Make the pictures of a job; events about it carry its `job_id`."""
+    """Make the pictures of a job; events about it carry its `job_id`.
+
+    `pictures` are the stored pictures that the request names, as files in a format that Pillow reads.
+    """
 
     job_id: str
     request: GenerationRequest
+    pictures: dict[str, bytes] = {}
 
 
 class Cancel(Message, frozen=True):

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from sfumato.core.errors import InvalidRequest
+from sfumato.core.passes import Hires, Source
 from sfumato.core.sampling import find_sampler
 
 LATENT_FACTOR = 8
@@ -14,6 +15,7 @@ MAX_PROMPT_CHARACTERS = 20_000
 MAX_SIDE = 2048
 MAX_STEPS = 150
 MAX_IMAGES = 64
+MAX_MASK_BLUR = 256
 
 
 class PromptSyntax(StrEnum):
@@ -163,6 +165,14 @@ class GenerationRequest:
     eta_seed_delta: int = 0
     noise_source: NoiseSource = NoiseSource.GPU
     image_count: int = 1
+    source: Source | None = None
+    hires: Hires | None = None
+
+    @property
+    def stored_pictures(self) -> tuple[str, ...]:
+        """The names of the stored pictures that are needed to carry this request out."""
+        first_pass = self.hires.first_pass if self.hires else None
+        return (*(self.source.names if self.source else ()), *((first_pass,) if first_pass else ()))
 
     def seed_of(self, index: int) -> int:
         """Return the seed of a picture."""
@@ -190,6 +200,7 @@ class GenerationRequest:
                 raise InvalidRequest(f"{field} is longer than {MAX_PROMPT_CHARACTERS} characters.", field=field)
         self._validate_noise()
         self._validate_sampler_options()
+        self._validate_passes()
         find_sampler(self.sampler, self.schedule)
         return self
 
@@ -201,6 +212,29 @@ class GenerationRequest:
             _check("seed_resize_from_w", self.seed_resize.width, LATENT_FACTOR, MAX_SIDE)
             _check("seed_resize_from_h", self.seed_resize.height, LATENT_FACTOR, MAX_SIDE)
         _check("eta_noise_seed_delta", self.eta_seed_delta, -MAX_SEED, MAX_SEED)
+
+    def _validate_passes(self) -> None:
+        if self.source is not None and self.hires is not None:
+            raise InvalidRequest("A second pass is for pictures from a prompt alone.", field="enable_hr")
+        if (source := self.source) is not None:
+            _check("denoising_strength", source.strength, 0.0, 1.0)
+            _check("initial_noise_multiplier", source.noise_multiplier, 0.0, 10.0)
+            _check("img2img_extra_noise", source.extra_noise, 0.0, 10.0)
+            if (inpainting := source.inpainting) is not None:
+                _check("mask_blur_x", inpainting.blur_x, 0, MAX_MASK_BLUR)
+                _check("mask_blur_y", inpainting.blur_y, 0, MAX_MASK_BLUR)
+                _check("inpaint_full_res_padding", inpainting.padding, 0, MAX_SIDE)
+        if (hires := self.hires) is not None:
+            for field, value in (
+                ("width", hires.width),
+                ("height", hires.height),
+                ("width", hires.enlarged_width),
+                ("height", hires.enlarged_height),
+            ):
+                _check(f"the second pass's {field}", value, 64, MAX_SIDE)
+            _check("hr_second_pass_steps", hires.steps, 0, MAX_STEPS)
+            _check("denoising_strength", hires.strength, 0.0, 1.0)
+            find_sampler(hires.sampler or self.sampler, hires.schedule or self.schedule)
 
     def _validate_sampler_options(self) -> None:
         options, schedule, skips = self.sampler_options, self.schedule_options, self.guidance_skips

@@ -12,11 +12,13 @@ from dataclasses import dataclass, field
 from functools import partial
 
 import torch
+from PIL.Image import Image
 from torch import Tensor
 
 from sfumato.core.errors import GenerationFailed
 from sfumato.engine.batching import BucketShares, WidthTuner
 from sfumato.engine.conditioning import Conditioning
+from sfumato.engine.families.base import LatentCodec
 from sfumato.engine.guidance import Errand, Row, RowSteps
 
 AGEING_STEPS_PER_TURN = 2.0
@@ -35,8 +37,21 @@ class BucketKey:
 class LivePicture:
     """One picture on its way: its sampler, the rows it waits for, and how far it is."""
 
-    def __init__(self, *, job_id: str, index: int, steps: RowSteps, evaluations: int):
+    def __init__(
+        self,
+        *,
+        job_id: str,
+        index: int,
+        steps: RowSteps,
+        evaluations: int,
+        codec: LatentCodec,
+        finish: Callable[[Image], Image] | None = None,
+    ) -> None:
         self.job_id = job_id
+        self.codec = codec
+        """What decodes the latents."""
+        self.finish = finish
+        """What is done to the decoded picture at the end."""
         self.index = index
         self.evaluations = evaluations
         self.evaluations_done = 0

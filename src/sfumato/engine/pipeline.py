@@ -1,13 +1,50 @@
 """How a request becomes live pictures: each pass is one readable function from a request to samplers."""
 
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from sfumato.core.passes import Hires, MaskedContent, ResizeMode, Source
 from sfumato.core.requests import LATENT_FACTOR, GenerationRequest
 from sfumato.core.sampling import find_sampler
+from sfumato.engine import masks
+from sfumato.engine.conditioning import Conditioning
 from sfumato.engine.denoising import LivePicture
-from sfumato.engine.families.base import LoadedModel
-from sfumato.engine.guidance import Network, guided
+from sfumato.engine.enlarging import enlarged_latents, enlarged_picture, is_latent_upscaler
+from sfumato.engine.families.autoencoder import Note, ignore
+from sfumato.engine.families.base import LatentCodec, LoadedModel
+from sfumato.engine.guidance import Errand, Network, RowSteps, guided
+from sfumato.engine.sampling.inpainting import keeping
 from sfumato.engine.sampling.noise import PictureNoise
 from sfumato.engine.sampling.samplers import SAMPLERS
 from sfumato.engine.sampling.schedules import sigmas_for
+from sfumato.engine.sampling.steps import EstimateSteps, Steps
+
+_WHOLE = 0.999
+"""The greatest share of a schedule an image-to-image pass runs: at 1 nothing of the picture would be left to see."""
+
+
+def prepare(
+    job_id: str,
+    request: GenerationRequest,
+    model_of: Callable[[str], LoadedModel],
+    pictures: Mapping[str, bytes],
+    note: Note = ignore,
+) -> list[LivePicture]:
+    """Return the live pictures of a request, none begun yet; `pictures` are its stored sources by name.
+
+    Raises `InvalidPrompt`, `InvalidRequest`, `UnknownModel`, `ModelLoadFailed`.
+    """
+    model = model_of(request.model)
+    if request.source is not None:
+        return img2img(job_id, request, request.source, model, pictures, note)
+    if request.hires is not None:
+        return hires(job_id, request, request.hires, model, model_of(request.hires.model or request.model), pictures)
+    return txt2img(job_id, request, model)
 
 
 def txt2img(job_id: str, request: GenerationRequest, model: LoadedModel) -> list[LivePicture]:
@@ -16,36 +53,286 @@ def txt2img(job_id: str, request: GenerationRequest, model: LoadedModel) -> list
     Picture i draws all its noise from a stream of its own, seeded `seed + i`, so that it is the picture a request
     for that seed alone would give. Raises `InvalidPrompt`, `InvalidRequest`.
     """
-    positive = model.prompts.encode(request.prompt, request.prompt_syntax)
-    negative = model.prompts.encode(request.negative_prompt, request.prompt_syntax)
-    info, schedule = find_sampler(request.sampler, request.schedule)
-    sampler = SAMPLERS[info.name]
-    options = request.sampler_options
-    sigmas = sigmas_for(
-        info, schedule.label, model.denoiser.levels, request.steps, request.schedule_options, options
-    ).tolist()
-    evaluations = sampler.evaluations(sigmas)
-    shape = (model.latent_channels, request.height // LATENT_FACTOR, request.width // LATENT_FACTOR)
-    network = Network(model.name, model.denoiser.denoise)
+    stage = Stage(request, model)
     pictures = []
     for index in range(request.image_count):
-        noise = PictureNoise(request, index, shape)
-        steps = sampler.run(sampler.start(noise.start, sigmas, options), sigmas, options, noise, model.denoiser.levels)
+        run = stage.from_noise(PictureNoise(request, index, stage.latent_shape))
         pictures.append(
             LivePicture(
-                job_id=job_id,
-                index=index,
-                steps=guided(
-                    steps,
-                    network,
-                    positive,
-                    negative,
-                    request.guidance_scale / sampler.guidance_divisor,
-                    skips=request.guidance_skips,
-                    evaluations=evaluations,
-                    wants_unguided=sampler.wants_unguided,
-                ),
-                evaluations=evaluations,
+                job_id=job_id, index=index, steps=stage.guided(run), evaluations=run.evaluations, codec=model.codec
             )
         )
     return pictures
+
+
+def img2img(
+    job_id: str,
+    request: GenerationRequest,
+    source: Source,
+    model: LoadedModel,
+    pictures: Mapping[str, bytes],
+    note: Note = ignore,
+) -> list[LivePicture]:
+    """Return live pictures that begin from given ones, in part noised (Meng et al. 2022, "SDEdit").
+
+    With a mask only what it shows is painted: every estimate is mended with the source's latents elsewhere, and the
+    finished picture with the source's pixels. Raises `InvalidRequest` for a mask that does not fit its picture.
+    """
+    stage = Stage(request, model)
+    begun: dict[str, tuple[masks.Prepared, Tensor]] = {}
+    live = []
+    for index in range(request.image_count):
+        name = source.picture(index)
+        if name not in begun:
+            begun[name] = _encoded_source(request, source, pictures, name, model.codec, note)
+        prepared, latents = begun[name]
+        noise = PictureNoise(request, index, stage.latent_shape)
+        mask = None if prepared.mask is None or source.inpainting is None else _latent_mask(prepared.mask, source)
+        if mask is not None and source.inpainting is not None:
+            latents = _with_content(latents, mask, source.inpainting.content, noise.start)
+        run = stage.from_latents(latents, noise, source)
+        if mask is not None:
+            run = replace(run, steps=keeping(run.steps, latents, mask))
+        live.append(
+            LivePicture(
+                job_id=job_id,
+                index=index,
+                steps=stage.guided(run),
+                evaluations=run.evaluations,
+                codec=model.codec,
+                finish=None if prepared.overlay is None else prepared.overlay.applied,
+            )
+        )
+    return live
+
+
+def hires(
+    job_id: str,
+    request: GenerationRequest,
+    wanted: Hires,
+    model: LoadedModel,
+    second_model: LoadedModel,
+    pictures: Mapping[str, bytes],
+) -> list[LivePicture]:
+    """Return live pictures made in two passes: small from noise, then enlarged, noised in part and denoised again."""
+    first = Stage(request, model)
+    second = Stage(_second_request(request, wanted), second_model)
+    source = Source(pictures=(), strength=wanted.strength, runs_all_steps=True)
+    live = []
+    for index in range(request.image_count):
+        run = first.from_noise(PictureNoise(request, index, first.latent_shape))
+        noise = PictureNoise(second.request, index, second.latent_shape)
+        again = second.from_latents(torch.zeros(second.latent_shape), noise, source)
+        given = None if wanted.first_pass is None else masks.read_picture(pictures[wanted.first_pass])
+        live.append(
+            LivePicture(
+                job_id=job_id,
+                index=index,
+                steps=_two_passes(first, run, second, noise, source, wanted, given),
+                evaluations=(0 if given is not None else run.evaluations) + again.evaluations,
+                codec=second_model.codec,
+            )
+        )
+    return live
+
+
+@dataclass(frozen=True)
+class Run:
+    """One sampler's run over one picture, and how often it will ask."""
+
+    steps: Steps | EstimateSteps
+    evaluations: int
+
+
+class Stage:
+    """What all pictures of one pass share: the model, the prompts, the sampler, and how it is guided."""
+
+    def __init__(self, request: GenerationRequest, model: LoadedModel) -> None:
+        self.request = request
+        self.model = model
+        self.info, self._schedule = find_sampler(request.sampler, request.schedule)
+        self.sampler = SAMPLERS[self.info.name]
+        self._positive = self._encoded(request.prompt)
+        self._negative = self._encoded(request.negative_prompt)
+        self._network = Network(model.name, model.denoiser.denoise)
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        request = self.request
+        return self.model.latent_channels, request.height // LATENT_FACTOR, request.width // LATENT_FACTOR
+
+    def from_noise(self, noise: PictureNoise) -> Run:
+        """Run the whole schedule from a picture's starting noise."""
+        sigmas = self._sigmas(self.request.steps)
+        return self._run(self.sampler.start(noise.start, sigmas, self.request.sampler_options), sigmas, noise)
+
+    def from_latents(self, latents: Tensor, noise: PictureNoise, source: Source) -> Run:
+        """Run the end of a schedule, as much of it as `source` asks for, from latents with noise laid over them."""
+        sigmas, noise_sigma = self._last_sigmas(source)
+        if len(sigmas) < 2:
+            return Run(_nothing_to_do(latents), 1)
+        x = latents + noise.start * (noise_sigma * source.noise_multiplier + source.extra_noise)
+        if self._counts_timesteps:  # the levels it runs begin one below the noise laid on
+            x = x * ((1 + sigmas[0] ** 2) / (1 + noise_sigma**2)) ** 0.5
+        return self._run(x, sigmas, noise)
+
+    def guided(self, run: Run) -> RowSteps:
+        """Turn a sampler's asks into rows for the network."""
+        request = self.request
+        return guided(
+            run.steps,
+            self._network,
+            self._positive,
+            self._negative,
+            request.guidance_scale / self.sampler.guidance_divisor,
+            skips=request.guidance_skips,
+            evaluations=run.evaluations,
+            wants_unguided=self.sampler.wants_unguided,
+        )
+
+    @property
+    def _counts_timesteps(self) -> bool:
+        return self.info.has_own_levels and self.sampler.starts_at_unit_variance
+
+    def _last_sigmas(self, source: Source) -> tuple[list[float], float]:
+        """Return the levels of a partial run and the level of the noise it begins with (docs/sdapi.md, "img2img")."""
+        steps, strength = self.request.steps, min(source.strength, _WHOLE)
+        count = steps if not source.runs_all_steps else int(steps / strength) if strength > 0 else 0
+        passed = steps - 1 if source.runs_all_steps else int(strength * steps)
+        if count == 0 or (strength == 0):
+            return [], 0.0
+        sigmas = self._sigmas(count)
+        if self._counts_timesteps:
+            first = max(len(sigmas) - 1 - passed, 0)
+            return sigmas[len(sigmas) - passed :] if passed else [], sigmas[first]
+        first = max(count - passed - 1, 0)
+        return sigmas[first:], sigmas[first]
+
+    def _sigmas(self, steps: int) -> list[float]:
+        request = self.request
+        sigmas: list[float] = sigmas_for(
+            self.info,
+            self._schedule.label,
+            self.model.denoiser.levels,
+            steps,
+            request.schedule_options,
+            request.sampler_options,
+        ).tolist()
+        return sigmas
+
+    def _run(self, x: Tensor, sigmas: list[float], noise: PictureNoise) -> Run:
+        steps = self.sampler.run(x, sigmas, self.request.sampler_options, noise, self.model.denoiser.levels)
+        return Run(steps, self.sampler.evaluations(sigmas))
+
+    def _encoded(self, prompt: str) -> Conditioning:
+        return self.model.prompts.encode(prompt, self.request.prompt_syntax)
+
+
+def _second_request(request: GenerationRequest, wanted: Hires) -> GenerationRequest:
+    return replace(
+        request,
+        width=wanted.width,
+        height=wanted.height,
+        steps=wanted.steps or request.steps,
+        sampler=wanted.sampler or request.sampler,
+        schedule=wanted.schedule or request.schedule,
+        prompt=wanted.prompt or request.prompt,
+        negative_prompt=wanted.negative_prompt or request.negative_prompt,
+        model=wanted.model or request.model,
+        hires=None,
+    )
+
+
+def _two_passes(
+    first: Stage,
+    run: Run,
+    second: Stage,
+    noise: PictureNoise,
+    source: Source,
+    wanted: Hires,
+    given: Image.Image | None,
+) -> RowSteps:
+    size = wanted.enlarged_width, wanted.enlarged_height
+    codec, next_codec = first.model.codec, second.model.codec
+    if given is not None:
+        picture = given
+        (enlarged,) = yield Errand(lambda: _encoded(enlarged_picture(picture, size, wanted.upscaler), next_codec))
+    else:
+        latents = yield from first.guided(run)
+        if is_latent_upscaler(wanted.upscaler) and codec.is_compatible(next_codec):
+            enlarged = enlarged_latents(latents, size, wanted.upscaler)
+        else:
+            (enlarged,) = yield Errand(lambda: _through_pixels(latents, size, wanted.upscaler, codec, next_codec))
+    return (yield from second.guided(second.from_latents(_cropped(enlarged, second.latent_shape), noise, source)))
+
+
+def _through_pixels(
+    latents: Tensor, size: tuple[int, int], upscaler: str, codec: LatentCodec, next_codec: LatentCodec
+) -> Tensor:
+    picture = Image.fromarray(codec.decode(latents.unsqueeze(0))[0].numpy())
+    return _encoded(enlarged_picture(picture, size, upscaler), next_codec)
+
+
+def _encoded(picture: Image.Image, codec: LatentCodec, note: Note = ignore) -> Tensor:
+    """Return a picture's latents (C, H/8, W/8); rows and columns beyond a multiple of 8 are left out."""
+    width, height = (side // LATENT_FACTOR * LATENT_FACTOR for side in picture.size)
+    pixels = torch.from_numpy(np.array(picture.crop((0, 0, width, height))))
+    return codec.encode(pixels.unsqueeze(0), note=note)[0]
+
+
+def _cropped(latents: Tensor, shape: tuple[int, int, int]) -> Tensor:
+    """Cut latents down to a shape about their middle; of an odd difference the far side loses the more."""
+    top, left = ((have - want) // 2 for have, want in zip(latents.shape[1:], shape[1:], strict=True))
+    return latents[:, top : top + shape[1], left : left + shape[2]]
+
+
+def _encoded_source(
+    request: GenerationRequest,
+    source: Source,
+    pictures: Mapping[str, bytes],
+    name: str,
+    codec: LatentCodec,
+    note: Note,
+) -> tuple[masks.Prepared, Tensor]:
+    """Return a source at the request's size, in pixels and in latents."""
+    size = request.width, request.height
+    image, inpainting = masks.read_picture(pictures[name]), source.inpainting
+    mask = None
+    if inpainting is not None:
+        mask = masks.read_mask(
+            pictures[inpainting.mask], is_soft=inpainting.is_soft, is_inverted=inpainting.is_inverted
+        )
+        mask = masks.blurred(mask, inpainting.blur_x, inpainting.blur_y)
+    prepared = masks.prepared(
+        image,
+        size,
+        source.resize_mode,
+        mask,
+        only_masked=inpainting is not None and inpainting.only_masked,
+        padding=inpainting.padding if inpainting else 0,
+        fills=inpainting is not None and inpainting.content is MaskedContent.FILL,
+    )
+    if source.resize_mode is ResizeMode.LATENT and prepared.overlay is None:
+        return prepared, enlarged_latents(_encoded(image, codec, note), size, "Latent")
+    return prepared, _encoded(prepared.picture, codec, note)
+
+
+def _latent_mask(mask: Image.Image, source: Source) -> Tensor:
+    """Return a mask's cells (1, h, w) in 0..1, 1 where to paint."""
+    size = mask.width // LATENT_FACTOR, mask.height // LATENT_FACTOR
+    cells = torch.from_numpy(np.array(mask.resize(size, Image.Resampling.BICUBIC), dtype=np.float32) / 255)
+    is_soft = source.inpainting is not None and source.inpainting.is_soft
+    return (cells if is_soft else cells.round()).unsqueeze(0)
+
+
+def _with_content(latents: Tensor, mask: Tensor, content: MaskedContent, noise: Tensor) -> Tensor:
+    if content is MaskedContent.NOISE:
+        return latents * (1 - mask) + noise * mask
+    if content is MaskedContent.NOTHING:
+        return latents * (1 - mask)
+    return latents
+
+
+def _nothing_to_do(latents: Tensor) -> Steps:
+    return latents
+    yield latents, 0.0

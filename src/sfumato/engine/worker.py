@@ -11,11 +11,14 @@ import queue
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import BinaryIO
 
+import numpy as np
+import torch
+from PIL import Image
 from torch import Tensor
 
 from sfumato.core import messages
@@ -26,7 +29,7 @@ from sfumato.engine.device import Device, is_out_of_memory
 from sfumato.engine.families.base import LoadedModel
 from sfumato.engine.families.loading import load_model
 from sfumato.engine.memory import WarmModels
-from sfumato.engine.pipeline import txt2img
+from sfumato.engine.pipeline import prepare
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +44,7 @@ class LiveJob:
     """A job in the engine: its request, what is still to come of it, and the seconds spent on it."""
 
     request: GenerationRequest
+    pictures: Mapping[str, bytes] = field(default_factory=dict)
     model: LoadedModel | None = None
     pictures_left: int = 0
     encode_seconds: float = 0.0
@@ -93,9 +97,9 @@ class Engine:
                 self._models.register(name, location)
                 if preload:
                     self._prepare.put(partial(self._preload, name))
-            case messages.Generate(job_id=job_id, request=request):
+            case messages.Generate(job_id=job_id, request=request, pictures=pictures):
                 with self._lock:
-                    self._jobs[job_id] = LiveJob(request)
+                    self._jobs[job_id] = LiveJob(request, pictures)
                 self._prepare.put(partial(self._begin, job_id))
             case messages.Cancel(job_id=job_id, keep_partial=keep_partial):
                 self._inbox.put(partial(self._cancel, job_id, keep_partial))
@@ -114,7 +118,7 @@ class Engine:
         try:
             job.model = self._models.get(job.request.model)
             began = time.perf_counter()
-            pictures = txt2img(job_id, job.request, job.model)
+            pictures = prepare(job_id, job.request, self._models.get, job.pictures, job.note)
             job.encode_seconds = time.perf_counter() - began
         except Exception as error:
             self._inbox.put(partial(self._fail, job_id, error))
@@ -194,7 +198,9 @@ class Engine:
         if job.started_at is not None:
             job.denoise_seconds = began - job.started_at
         try:
-            pixels = job.model.codec.decode(latents.unsqueeze(0), job.note)[0]
+            pixels = picture.codec.decode(latents.unsqueeze(0), job.note)[0]
+            if picture.finish is not None:
+                pixels = torch.from_numpy(np.array(picture.finish(Image.fromarray(pixels.numpy()))))
         except Exception as error:
             self._inbox.put(partial(self._fail, picture.job_id, error))
             return

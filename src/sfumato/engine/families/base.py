@@ -80,6 +80,14 @@ class LatentCodec:
         pixels = self.autoencoder.decode(latents / self._scaling_factor + self._shift_factor, note)
         return ((pixels / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().contiguous()
 
+    def is_compatible(self, other: "LatentCodec") -> bool:
+        """Say whether another autoencoder reads the latents of this one."""
+        return self is other or (
+            self.autoencoder.latent_channels == other.autoencoder.latent_channels
+            and self._scaling_factor == other._scaling_factor
+            and self._shift_factor == other._shift_factor
+        )
+
     @torch.inference_mode()
     def encode(self, pixels: Tensor, noise: Tensor | None = None, note: Note = ignore) -> Tensor:
         """Return latents (B, C, H/8, W/8), float32 on the CPU, for pictures (B, H, W, 3) of values 0 to 255.
