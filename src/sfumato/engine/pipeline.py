@@ -16,8 +16,11 @@ def txt2img(job_id: str, request: GenerationRequest, model: LoadedModel) -> list
     Picture i draws all its noise from a stream of its own, seeded `seed + i`, so that it is the picture a request
     for that seed alone would give. Raises `InvalidPrompt`, `InvalidRequest`.
     """
-    positive = model.prompts.encode(request.prompt, request.prompt_syntax)
-    negative = model.prompts.encode(request.negative_prompt, request.prompt_syntax)
+    canvas = model.canvas(request.width, request.height)
+    positive = canvas.conditioned(model.prompts.encode(request.prompt, request.prompt_syntax))
+    negative = canvas.conditioned(
+        model.prompts.encode(request.negative_prompt, request.prompt_syntax), negative_prompt=request.negative_prompt
+    )
     info, schedule = find_sampler(request.sampler, request.schedule)
     sampler = SAMPLERS[info.name]
     options = request.sampler_options
