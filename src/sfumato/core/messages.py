@@ -29,10 +29,14 @@ class LoadModel(Message, frozen=True):
 
 
 class Generate(Message, frozen=True):
-    """Make the pictures of a job; events about it carry its `job_id`."""
+    """Make the pictures of a job; events about it carry its `job_id`.
+
+    `vae_location` is where the VAE lies that stands in for the model's own; empty for its own.
+    """
 
     job_id: str
     request: GenerationRequest
+    vae_location: str = ""
 
 
 class Cancel(Message, frozen=True):

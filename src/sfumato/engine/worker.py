@@ -24,7 +24,7 @@ from sfumato.core.requests import GenerationRequest
 from sfumato.engine.denoising import DenoiseLoop, LivePicture, Turn
 from sfumato.engine.device import Device, is_out_of_memory
 from sfumato.engine.families.base import LoadedModel
-from sfumato.engine.families.loading import load_model
+from sfumato.engine.families.loading import load_model, load_vae
 from sfumato.engine.memory import WarmModels
 from sfumato.engine.pipeline import txt2img
 
@@ -41,6 +41,7 @@ class LiveJob:
     """A job in the engine: its request, what is still to come of it, and the seconds spent on it."""
 
     request: GenerationRequest
+    vae_location: str = ""
     model: LoadedModel | None = None
     pictures_left: int = 0
     encode_seconds: float = 0.0
@@ -66,6 +67,7 @@ class Engine:
         self._lock = threading.Lock()
         self._models = WarmModels(
             lambda name, location: load_model(name, location, device),
+            lambda location, codec: load_vae(location, codec, device),
             budget_bytes=int(device.memory_total_bytes * MODEL_MEMORY_SHARE),
             on_loaded=lambda name, seconds: send(messages.ModelLoaded(name=name, seconds=seconds)),
         )
@@ -93,9 +95,9 @@ class Engine:
                 self._models.register(name, location)
                 if preload:
                     self._prepare.put(partial(self._preload, name))
-            case messages.Generate(job_id=job_id, request=request):
+            case messages.Generate(job_id=job_id, request=request, vae_location=vae_location):
                 with self._lock:
-                    self._jobs[job_id] = LiveJob(request)
+                    self._jobs[job_id] = LiveJob(request, vae_location)
                 self._prepare.put(partial(self._begin, job_id))
             case messages.Cancel(job_id=job_id, keep_partial=keep_partial):
                 self._inbox.put(partial(self._cancel, job_id, keep_partial))
@@ -112,7 +114,7 @@ class Engine:
         if job is None:
             return
         try:
-            job.model = self._models.get(job.request.model)
+            job.model = self._models.get(job.request.model, job.vae_location)
             began = time.perf_counter()
             pictures = txt2img(job_id, job.request, job.model)
             job.encode_seconds = time.perf_counter() - began

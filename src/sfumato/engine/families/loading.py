@@ -1,6 +1,7 @@
 """From a model's location on disk to a `LoadedModel`: diffusers folders and single files of the known families."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,18 +29,11 @@ _PROBE_CELLS = 32
 def load_model(name: str, location: str, device: Device) -> LoadedModel:
     """Read a model's weights onto the device; raises `ModelLoadFailed` with what is wrong and where."""
     path = Path(location)
-    try:
+    with _blamed_on(location):
         if path.is_dir():
             return load_folder(name, path, device)
         if path.suffix == ".safetensors" and path.is_file():
             return load_file(name, path, device)
-    except SfumatoError:
-        raise
-    except Exception as error:
-        if is_out_of_memory(error):
-            raise
-        # Whatever a damaged file makes the libraries do, it is this model's fault and nobody else's.
-        raise ModelLoadFailed(f"{location} cannot be loaded ({type(error).__name__}: {error}).") from error
     raise ModelLoadFailed(f"{location} is neither a folder in diffusers layout nor a .safetensors file.")
 
 
@@ -82,15 +76,28 @@ def load_vae(location: str, codec: LatentCodec, device: Device) -> LatentCodec:
     Raises `ModelLoadFailed`, also when it makes latents of another number of channels.
     """
     path = Path(location)
-    if path.is_dir():
-        vae = _folder_vae(path, str(_config(path).get("_class_name", "AutoencoderKL")), device)
-    else:
-        config, tensors = original_file.read_vae(path, codec.scaling_factor)
-        vae = networks.vae("AutoencoderKL", config, tensors, device)
+    with _blamed_on(location):
+        if path.is_dir():
+            vae = _folder_vae(path, str(_config(path).get("_class_name", "AutoencoderKL")), device)
+        else:
+            vae = networks.vae("AutoencoderKL", *original_file.read_vae(path, codec.scaling_factor), device)
     wanted, found = codec.autoencoder.latent_channels, int(vae.config.latent_channels)
     if wanted != found:
         raise ModelLoadFailed(f"{path.name} makes latents of {found} channels, the model takes {wanted}.")
     return codec.through(Autoencoder(vae, dtype=device.dtype, device=device.torch_device))
+
+
+@contextmanager
+def _blamed_on(location: str) -> Iterator[None]:
+    """Turn whatever a damaged file makes the libraries do into `ModelLoadFailed`: it is nobody else's fault."""
+    try:
+        yield
+    except SfumatoError:
+        raise
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
+        raise ModelLoadFailed(f"{location} cannot be loaded ({type(error).__name__}: {error}).") from error
 
 
 def _config(folder: Path, part: str = "") -> dict[str, Any]:

@@ -116,6 +116,8 @@ def read_vae(path: Path, scaling_factor: float) -> tuple[dict[str, Any], dict[st
     Raises `ModelLoadFailed` when the file holds none.
     """
     tensors = read_tensors(path)
+    if "decoder.mid_block.attentions.0.group_norm.weight" in tensors:
+        return _diffusers_vae_config(tensors, scaling_factor), tensors
     if any(name.startswith(_VAE) for name in tensors):
         tensors = {name: tensor for name, tensor in tensors.items() if name.startswith(_VAE)}
     else:
@@ -210,15 +212,34 @@ def _depth(tensors: dict[str, Tensor], block: str) -> int:
 def vae_config_of(tensors: dict[str, Tensor], scaling_factor: float) -> dict[str, Any]:
     """Read an autoencoder's shape off its tensors."""
     levels = _levels_of(tensors, _VAE + "encoder.down.{}.block.0.conv1.weight")
-    widths = tuple(tensors[f"{_VAE}encoder.down.{i}.block.0.conv2.weight"].shape[0] for i in range(levels))
+    return _vae_config(
+        latent_channels=tensors[_VAE + "post_quant_conv.weight"].shape[0],
+        widths=[tensors[f"{_VAE}encoder.down.{i}.block.0.conv2.weight"].shape[0] for i in range(levels)],
+        layers=_levels_of(tensors, _VAE + "encoder.down.0.block.{}.conv1.weight"),
+        scaling_factor=scaling_factor,
+    )
+
+
+def _diffusers_vae_config(tensors: dict[str, Tensor], scaling_factor: float) -> dict[str, Any]:
+    """Read the same off a file in diffusers' names, saved without its configuration."""
+    levels = _levels_of(tensors, "encoder.down_blocks.{}.resnets.0.conv1.weight")
+    return _vae_config(
+        latent_channels=tensors["post_quant_conv.weight"].shape[0],
+        widths=[tensors[f"encoder.down_blocks.{i}.resnets.0.conv2.weight"].shape[0] for i in range(levels)],
+        layers=_levels_of(tensors, "encoder.down_blocks.0.resnets.{}.conv1.weight"),
+        scaling_factor=scaling_factor,
+    )
+
+
+def _vae_config(*, latent_channels: int, widths: list[int], layers: int, scaling_factor: float) -> dict[str, Any]:
     return {
         "in_channels": 3,
         "out_channels": 3,
-        "latent_channels": tensors[_VAE + "post_quant_conv.weight"].shape[0],
-        "block_out_channels": widths,
-        "down_block_types": ("DownEncoderBlock2D",) * levels,
-        "up_block_types": ("UpDecoderBlock2D",) * levels,
-        "layers_per_block": _levels_of(tensors, _VAE + "encoder.down.0.block.{}.conv1.weight"),
+        "latent_channels": latent_channels,
+        "block_out_channels": tuple(widths),
+        "down_block_types": ("DownEncoderBlock2D",) * len(widths),
+        "up_block_types": ("UpDecoderBlock2D",) * len(widths),
+        "layers_per_block": layers,
         "norm_num_groups": 32,
         "sample_size": 512,
         "scaling_factor": scaling_factor,
