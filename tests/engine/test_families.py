@@ -16,12 +16,13 @@ from sfumato.core.requests import GenerationRequest, NoiseSource, PromptSyntax
 from sfumato.engine.conditioning import Conditioning
 from sfumato.engine.denoising import DenoiseLoop
 from sfumato.engine.device import Device
-from sfumato.engine.families.base import LoadedModel, Prediction
+from sfumato.engine.families.base import Denoiser, LoadedModel, Prediction
 from sfumato.engine.families.levels import noise_levels
 from sfumato.engine.families.loading import load_model
+from sfumato.engine.families.prediction import measured_prediction
 from sfumato.engine.families.text import shipped_clip_tokenizer
 from sfumato.engine.pipeline import txt2img
-from sfumato.engine.sampling.schedules import uniform
+from sfumato.engine.sampling.schedules import NoiseLevels, uniform
 from tests.engine import tiny
 
 FLOAT32 = Device(torch.device("cpu"), torch.float32)
@@ -202,3 +203,11 @@ def test_levels_of_zero_terminal_signal_are_those_of_diffusers() -> None:
     signal = scheduler.alphas_cumprod.double()
     torch.testing.assert_close(levels.sigmas, ((1 - signal) / signal).sqrt(), rtol=1e-3, atol=1e-4)
     assert levels.sigma_max == pytest.approx(4096, rel=1e-3)
+
+
+def test_a_network_that_gives_noise_back_is_found_to_predict_it() -> None:
+    denoiser = Denoiser(
+        lambda x, *_: x, levels=NoiseLevels.scaled_linear(), prediction=Prediction.VELOCITY, dtype=torch.float32,
+        device=torch.device("cpu"),
+    )  # fmt: skip
+    assert measured_prediction(denoiser, Conditioning(torch.zeros(77, 4)), (4, 8, 8)) is Prediction.EPSILON

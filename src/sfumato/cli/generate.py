@@ -11,7 +11,7 @@ import typer
 
 from sfumato.cli.drawing import Drawing, draw
 from sfumato.cli.options import ConfigOption, DataOption, DeviceOption, JsonOption, PrecisionOption, load_settings
-from sfumato.cli.output import note, print_json
+from sfumato.cli.output import download_progress, note, print_json
 from sfumato.core.errors import InvalidRequest, UnknownModel
 from sfumato.core.models import ModelInfo
 from sfumato.core.requests import GenerationRequest
@@ -85,7 +85,8 @@ def find_model(settings: Settings, text: str | None) -> ModelInfo:
 
     Raises `UnknownModel` or `ModelLoadFailed`.
     """
-    registry = ModelRegistry.scan(settings)
+    with download_progress("Looking for models") as progress:
+        registry = ModelRegistry.scan(settings, progress=progress)
     if text is None:
         return registry.default
     try:
@@ -93,7 +94,8 @@ def find_model(settings: Settings, text: str | None) -> ModelInfo:
     except UnknownModel:
         if "/" not in text and not Path(text).exists():
             raise
-        return ModelRegistry.scan(settings.model_copy(update={"model": (text,)})).default
+        with download_progress("Looking for the model") as progress:
+            return ModelRegistry.scan(settings.model_copy(update={"model": (text,)}), progress=progress).default
 
 
 def picture_files(output: Path, count: int) -> list[Path]:

@@ -114,7 +114,7 @@ def _family_of_header(name: str, header: Header) -> Family:
     if first is None or len(first) != 4:
         if any(header.has_prefix(prefix) for prefix in _LORA_PREFIXES):
             raise ModelLoadFailed(f"{name} is a LoRA, not a whole model.")
-        if any(header.has_prefix(prefix) for prefix in _VAE_PARTS):
+        if any(header.has_prefix(prefix) for prefix in _VAE_PARTS) and not header.has_prefix(_UNET):
             raise ModelLoadFailed(f"{name} is a VAE, not a whole model.", hint="Put it into a folder named VAE.")
         raise _unknown(name)
     _require_channels(name, first[1])
