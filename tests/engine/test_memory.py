@@ -26,6 +26,7 @@ class Shelf:
 
     budget_bytes: int
     read: list[str] = field(default_factory=list)
+    errors: list[Exception] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.models = WarmModels(self._load, self._load_vae, budget_bytes=self.budget_bytes, on_loaded=lambda *_: None)
@@ -34,6 +35,8 @@ class Shelf:
 
     def _load(self, name: str, location: str) -> LoadedModel:
         self.read.append(location)
+        if self.errors:
+            raise self.errors.pop()
         return loaded(name)
 
     def _load_vae(self, location: str, codec: LatentCodec) -> LatentCodec:
@@ -53,6 +56,21 @@ def test_a_model_larger_than_the_budget_is_kept_alone() -> None:
     for name in "aab":
         shelf.models.get(name)
     assert shelf.read == ["/a", "/b"]
+
+
+def test_a_model_that_does_not_fit_beside_others_takes_their_place() -> None:
+    shelf = Shelf(budget_bytes=100)
+    shelf.models.get("a")
+    shelf.errors.append(torch.OutOfMemoryError("no memory"))
+    assert shelf.models.get("b").name == "b"
+    shelf.models.get("a")
+    assert shelf.read == ["/a", "/b", "/b", "/a"]
+
+
+def test_a_model_that_does_not_fit_alone_is_out_of_memory() -> None:
+    shelf = Shelf(budget_bytes=100, errors=[torch.OutOfMemoryError("no memory")])
+    with pytest.raises(torch.OutOfMemoryError):
+        shelf.models.get("a")
 
 
 def test_a_model_that_has_moved_is_read_again() -> None:

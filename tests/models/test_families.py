@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from sfumato.core.errors import ModelLoadFailed
 from sfumato.core.models import Family
-from sfumato.models.families import family_of_file, family_of_folder, side_of_folder
+from sfumato.models.families import family_of_file, family_of_folder, recommended_by_name, side_of_folder
 from tests.models.model_files import sd1_shapes, shapes, write_safetensors, write_sd1_file, write_sd1_folder
 
 
@@ -191,3 +191,17 @@ def test_a_folder_with_a_damaged_index_is_refused(text: str, tmp_path: Path) -> 
     (folder / "model_index.json").write_text(text)
     with pytest.raises(ModelLoadFailed, match=r"model_index\.json"):
         family_of_folder(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "recommended"),
+    [
+        ("v1-5-pruned-emaonly", (20, 7.0)),
+        ("DreamShaperXL_Turbo_v2", (4, 1.0)),
+        ("sdxl_lightning_8step", (8, 1.0)),
+        ("LCM_Dreamshaper_v7", (6, 1.5)),
+        ("calcmodel", (20, 7.0)),
+    ],
+)
+def test_models_distilled_to_few_steps_are_known_by_their_names(name: str, recommended: tuple[int, float]) -> None:
+    assert recommended_by_name(name) == recommended

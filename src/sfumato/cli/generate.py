@@ -37,8 +37,10 @@ def generate(
     ] = None,
     negative: Annotated[str, typer.Option(metavar="TEXT", help="What it should not show.")] = "",
     seed: Annotated[int | None, typer.Option(help="Picture number i has seed SEED + i.", show_default="random")] = None,
-    steps: Annotated[int, typer.Option(help="Steps of the sampler.")] = _DEFAULTS.steps,
-    guidance: Annotated[float, typer.Option(help="How strongly to follow the prompt.")] = _DEFAULTS.guidance_scale,
+    steps: Annotated[int | None, typer.Option(help="Steps of the sampler.", show_default="the model's")] = None,
+    guidance: Annotated[
+        float | None, typer.Option(help="How strongly to follow the prompt.", show_default="the model's")
+    ] = None,
     sampler: Annotated[str, typer.Option(metavar="NAME", help="Name of a sampler.")] = _DEFAULTS.sampler,
     schedule: Annotated[str, typer.Option(metavar="NAME", help="Name of a schedule.")] = _DEFAULTS.schedule,
     width: Annotated[int | None, typer.Option(help="Pixels, a multiple of 8.", show_default="the model's")] = None,
@@ -66,8 +68,8 @@ def generate(
         negative_prompt=_text("negative", negative),
         model=info.name,
         seed=random.randrange(_RANDOM_SEEDS) if seed is None else seed,  # noqa: S311
-        steps=steps,
-        guidance_scale=guidance,
+        steps=info.default_steps if steps is None else steps,
+        guidance_scale=info.default_guidance_scale if guidance is None else guidance,
         sampler=sampler,
         schedule=schedule,
         width=info.default_width if width is None else width,

@@ -32,6 +32,8 @@ class ModelInfo:
     sha256: str | None = None
     default_width: int = 512
     default_height: int = 512
+    default_steps: int = 20
+    default_guidance_scale: float = 7.0
 
     @property
     def short_hash(self) -> str | None:

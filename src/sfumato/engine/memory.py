@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from sfumato.core.errors import UnknownModel
+from sfumato.engine.device import is_out_of_memory, release_memory
 from sfumato.engine.families.base import LatentCodec, LoadedModel
 
 Load = Callable[[str, str], LoadedModel]
@@ -52,12 +53,24 @@ class WarmModels:
                 raise UnknownModel(f"The engine knows no model named {name!r}.")
             if name not in self._warm:
                 began = time.perf_counter()
-                self._warm[name] = self._load(name, self._locations[name])
+                self._warm[name] = self._loaded(name)
                 self._on_loaded(name, time.perf_counter() - began)
                 self._make_room(name)
             self._warm.move_to_end(name)
             model = self._warm[name]
             return replace(model, codec=self._vae(vae_location, model)) if vae_location else model
+
+    def _loaded(self, name: str) -> LoadedModel:
+        """Read a model; if memory does not suffice, once more without the others."""
+        try:
+            return self._load(name, self._locations[name])
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error) or not self._warm:
+                raise
+        self._warm.clear()
+        self._vaes.clear()
+        release_memory()
+        return self._load(name, self._locations[name])
 
     def _vae(self, location: str, model: LoadedModel) -> LatentCodec:
         key = (location, model.name)

@@ -1,5 +1,6 @@
 """Which family a model's files belong to, told by tensor names and shapes or by a diffusers folder's JSON."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,9 @@ _SD2_CONTEXT_WIDTH = 1024
 _PIXELS_PER_CELL = 8
 _SIDES = range(64, 2049)
 
+_RECOMMENDED = {"turbo": (4, 1.0), "lightning": (4, 1.0), "lcm": (6, 1.5)}
+_DISTILLED = re.compile(r"turbo|lightning|(?<![a-z])lcm(?![a-z])")
+_STEPS = re.compile(r"(?<!\d)(\d)[ _-]?steps?(?![a-z])")
 _KNOWN = "This version loads Stable Diffusion 1.x, 2.x and XL, its refiner, and their inpainting variants."
 _MAX_JSON_BYTES = 1_000_000
 
@@ -93,6 +97,20 @@ def require_vae_file(path: Path) -> None:
     header = read_header(path)
     if not any(header.has_prefix(prefix) for prefix in _VAE_PARTS):
         raise ModelLoadFailed(f"{path.name} holds no VAE.")
+
+
+def recommended_by_name(name: str) -> tuple[int, float]:
+    """Return the steps and guidance scale to use when a request does not say.
+
+    Networks distilled to few steps (Luo et al. 2023, Sauer et al. 2023, Lin et al. 2024) look like others, but are
+    named for it.
+    """
+    found = _DISTILLED.search(name.casefold())
+    if found is None:
+        return 20, 7.0
+    steps = _STEPS.search(name.casefold())
+    count, guidance_scale = _RECOMMENDED[found[0]]
+    return (int(steps[1]) if steps else count), guidance_scale
 
 
 def is_model_folder(path: Path) -> bool:

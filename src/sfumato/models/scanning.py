@@ -112,8 +112,9 @@ class Scanner:
 def model_info(
     name: str, title: str, family: Family, location: Path, *, sha256: str | None = None, side: int | None = None
 ) -> ModelInfo:
-    """Return what is known of a model, with its family's size in pixels unless `side` is given."""
+    """Return what is known of a model; its size in pixels is its family's unless `side` is given."""
     side = side or families.DEFAULT_SIDES[family]
+    steps, guidance_scale = families.recommended_by_name(name)
     return ModelInfo(
         id=derived_id("model", name),
         name=name,
@@ -123,6 +124,8 @@ def model_info(
         sha256=sha256,
         default_width=side,
         default_height=side,
+        default_steps=steps,
+        default_guidance_scale=guidance_scale,
     )
 
 

@@ -125,7 +125,7 @@ def read_overrides(choices: CheckpointChoices, user_id: UUID, wanted: Mapping[st
     """Read one request's `override_settings`.
 
     Raises `UnknownModel` for a model or VAE that is not there (upstream silently takes the current one),
-    `NotSupported` for a picture format or noise source of later versions, and `InvalidRequest` for a value that is none.
+    `NotSupported` for a picture format or noise source of later versions, and `InvalidRequest` for a bad value.
     """
     model = choices.of(user_id)
     if wanted.get(CHECKPOINT):
