@@ -62,6 +62,8 @@ class Settings(BaseSettings):
 
     model: Annotated[tuple[str, ...], NoDecode] = ()
     models_dir: Path | None = None
+    extra_model_paths: Path | None = None
+    scan_hub_cache: bool = False
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
 
@@ -120,7 +122,7 @@ class Settings(BaseSettings):
             return json.loads(value)
         return [part.strip() for part in value.split(",") if part.strip()]
 
-    @field_validator("config", "data_dir", "models_dir")
+    @field_validator("config", "data_dir", "models_dir", "extra_model_paths")
     @classmethod
     def _expand_home(cls, value: Path | None) -> Path | None:
         return value.expanduser() if value is not None else None

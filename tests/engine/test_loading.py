@@ -11,7 +11,7 @@ from sfumato.core.errors import ModelLoadFailed
 from sfumato.core.requests import PromptSyntax
 from sfumato.engine.conditioning import Conditioning
 from sfumato.engine.device import Device
-from sfumato.engine.families.loading import load_model
+from sfumato.engine.families.loading import load_model, load_vae
 from tests.engine import tiny
 
 FLOAT32 = Device(torch.device("cpu"), torch.float32)
@@ -87,5 +87,68 @@ def test_unknown_predictions_are_refused(tmp_path: Path) -> None:
 
 def test_a_file_of_something_else_is_refused(tmp_path: Path) -> None:
     save_file({"weight": torch.zeros(2)}, tmp_path / "lora.safetensors")
-    with pytest.raises(ModelLoadFailed, match="not a whole Stable Diffusion 1 checkpoint"):
+    with pytest.raises(ModelLoadFailed, match="not a whole checkpoint"):
         load_model("lora", str(tmp_path / "lora.safetensors"), FLOAT32)
+
+
+@pytest.mark.parametrize("stem", ["", "first_stage_model."])
+def test_a_vae_of_its_own_stands_in_for_a_models(stem: str, folder: Path, tmp_path: Path) -> None:
+    model, latents = load_model("tiny", str(folder), FLOAT32), torch.randn(1, 4, 8, 8)
+    _, vae, _ = tiny.networks()
+    vae.decoder.conv_out.bias.add_(0.1)
+    tensors = {stem + name: tensor.contiguous() for name, tensor in tiny.ldm_vae(vae).items()}
+    save_file(tensors, tmp_path / "soft.safetensors")
+    vae.save_pretrained(tmp_path / "soft")
+    one, other, third = (
+        load_vae(str(place), model.codec, FLOAT32)
+        for place in (
+            tmp_path / "soft.safetensors", tmp_path / "soft", tmp_path / "soft" / "diffusion_pytorch_model.safetensors"
+        )
+    )  # fmt: skip
+    expected = other.decode(latents).int()
+    assert not torch.equal(expected, model.codec.decode(latents).int())
+    for codec in (one, third):
+        torch.testing.assert_close(codec.decode(latents).int(), expected, atol=1, rtol=0)
+
+
+def test_a_file_without_a_vae_is_refused_as_one(folder: Path, tmp_path: Path) -> None:
+    save_file({"weight": torch.zeros(2)}, tmp_path / "odd.safetensors")
+    codec = load_model("tiny", str(folder), FLOAT32).codec
+    with pytest.raises(ModelLoadFailed, match="holds no VAE"):
+        load_vae(str(tmp_path / "odd.safetensors"), codec, FLOAT32)
+
+
+@pytest.mark.parametrize("data", [b"", b"\x80\x02}q", b"\x00" * 100, b"PK\x03\x04" + bytes(100)])
+def test_a_damaged_or_pickled_file_fails_to_load_and_nothing_else(data: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "m.safetensors"
+    path.write_bytes(data)
+    with pytest.raises(ModelLoadFailed):
+        load_model("m", str(path), FLOAT32)
+
+
+@pytest.mark.parametrize(
+    ("part", "text"),
+    [("tokenizer/tokenizer.json", "{"), ("unet/config.json", '{"block_out_channels": 3}'), ("vae/config.json", "[]")],
+)
+def test_a_damaged_part_of_a_folder_fails_to_load_and_nothing_else(part: str, text: str, tmp_path: Path) -> None:
+    broken = tiny.write_folder(tmp_path / "broken")
+    (broken / part).write_text(text)
+    with pytest.raises(ModelLoadFailed):
+        load_model("broken", str(broken), FLOAT32)
+
+
+def test_weights_in_several_files_load_as_one(folder: Path, tmp_path: Path) -> None:
+    parted = tiny.write_folder(tmp_path / "parted")
+    weights = parted / "unet" / "diffusion_pytorch_model.safetensors"
+    tensors = load_file(weights)
+    weights.unlink()
+    place = {name: f"part-{number % 2}.safetensors" for number, name in enumerate(tensors)}
+    for file in set(place.values()):
+        save_file({name: tensor for name, tensor in tensors.items() if place[name] == file}, parted / "unet" / file)
+    index = parted / "unet" / "diffusion_pytorch_model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": place}))
+    one, other = (load_model("m", str(each), FLOAT32).networks["unet"].state_dict() for each in (folder, parted))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    index.write_text(json.dumps({"weight_map": {"a": "../../secret.safetensors"}}))
+    with pytest.raises(ModelLoadFailed, match="names no files beside it"):
+        load_model("m", str(parted), FLOAT32)

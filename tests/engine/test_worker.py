@@ -59,6 +59,9 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineProcess]:
     process = EngineProcess()
     assert isinstance(process.receive(), messages.Ready)
     process.send(messages.LoadModel(name="tiny", family="sd1", location=str(folder)))
+    damaged = folder.parent / "damaged.safetensors"
+    damaged.write_bytes(bytes(100))
+    process.send(messages.LoadModel(name="damaged", family="sd1", location=str(damaged), preload=True))
     process.send(messages.LoadModel(name="absent", family="sd1", location=str(folder / "absent")))
     yield process
     assert process.close() == 0
@@ -114,13 +117,15 @@ def test_one_jobs_failure_is_its_own(engine: EngineProcess) -> None:
     generate(engine, "e1", model="absent")
     generate(engine, "e2")
     generate(engine, "e3", model="never heard of")
+    generate(engine, "e4", model="damaged")
     ended = {}
-    while len(ended) < 3:
+    while len(ended) < 4:
         message = engine.receive()
         if isinstance(message, ENDS):
             ended[message.job_id] = message
     assert isinstance(ended["e2"], messages.Finished)
-    assert {getattr(ended[job], "code", None) for job in ("e1", "e3")} == {"model_load_failed", "unknown_model"}
+    codes = [getattr(ended[job], "code", None) for job in ("e1", "e3", "e4")]
+    assert codes == ["model_load_failed", "unknown_model", "model_load_failed"]
 
 
 def test_messages_for_unknown_jobs_are_ignored(engine: EngineProcess) -> None:

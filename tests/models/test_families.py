@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from sfumato.core.errors import ModelLoadFailed
 from sfumato.core.models import Family
-from sfumato.models.families import family_of_file, family_of_folder
-from tests.models.model_files import UNET, sd1_shapes, write_safetensors, write_sd1_file, write_sd1_folder
+from sfumato.models.families import family_of_file, family_of_folder, recommended_by_name, side_of_folder
+from tests.models.model_files import sd1_shapes, shapes, write_safetensors, write_sd1_file, write_sd1_folder
 
 
 def test_a_stable_diffusion_1_file_is_known(tmp_path: Path) -> None:
@@ -20,6 +20,44 @@ def test_a_stable_diffusion_1_file_is_known(tmp_path: Path) -> None:
 
 def test_a_stable_diffusion_1_folder_is_known(tmp_path: Path) -> None:
     assert family_of_folder(write_sd1_folder(tmp_path / "m")) is Family.SD1
+
+
+@pytest.mark.parametrize(
+    ("towers", "family"),
+    [
+        (("cond_stage_model.model.ln_final.weight",), Family.SD2),
+        (("conditioner.embedders.0.transformer.text_model.x", "conditioner.embedders.1.model.ln_final.x"), Family.SDXL),
+        (("conditioner.embedders.0.model.ln_final.weight",), Family.SDXL_REFINER),
+    ],
+    ids=["sd2", "sdxl", "refiner"],
+)
+@pytest.mark.parametrize("channels", [4, 9])
+def test_a_files_family_shows_in_its_text_encoders(
+    towers: tuple[str, ...], family: Family, channels: int, tmp_path: Path
+) -> None:
+    path = write_safetensors(tmp_path / "m.safetensors", shapes(*towers, channels=channels))
+    assert family_of_file(path) is family
+
+
+@pytest.mark.parametrize(
+    ("encoders", "width", "family"),
+    [
+        (("text_encoder",), 1024, Family.SD2),
+        (("text_encoder", "text_encoder_2"), 2048, Family.SDXL),
+        (("text_encoder_2",), 1280, Family.SDXL_REFINER),
+    ],
+    ids=["sd2", "sdxl", "refiner"],
+)
+def test_a_folders_family_shows_in_its_text_encoders(
+    encoders: tuple[str, ...], width: int, family: Family, tmp_path: Path
+) -> None:
+    folder = write_sd1_folder(tmp_path / "m", encoders=encoders, cross_attention_dim=width)
+    assert family_of_folder(folder) is family
+
+
+@pytest.mark.parametrize(("cells", "side"), [(96, 768), (None, 512), (10**9, 512)])
+def test_a_folder_tells_the_size_it_was_trained_at(cells: int | None, side: int, tmp_path: Path) -> None:
+    assert side_of_folder(write_sd1_folder(tmp_path / "m", sample_size=cells), Family.SD1) == side
 
 
 def test_a_smaller_network_of_the_same_architecture_is_known(tmp_path: Path) -> None:
@@ -52,21 +90,20 @@ def test_a_pickle_under_another_name_is_refused(start: bytes, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("shapes", "what"),
+    ("found", "what"),
     [
-        (sd1_shapes(width=1024), "Stable Diffusion 2"),
-        (sd1_shapes(width=2048), "Stable Diffusion XL"),
-        (sd1_shapes(channels=9), "inpainting"),
+        (sd1_shapes(channels=8), "editing"),
+        ({"decoder.conv_in.weight": [512, 4, 3, 3]}, "is a VAE"),
         ({"some.weight": [1]}, "does not know"),
         ({"lora_unet_down_blocks_0.lora_up.weight": [4, 4]}, "is a LoRA"),
         ({k: v for k, v in sd1_shapes().items() if not k.startswith("first_stage")}, "no VAE"),
         ({k: v for k, v in sd1_shapes().items() if not k.startswith("cond_stage")}, "no text encoder"),
-        ({f"{UNET}input_blocks.0.0.weight": [1], **{k: [1] for k in sd1_shapes()}}, "does not know"),
+        ({k: [1] for k in sd1_shapes()}, "does not know"),
     ],
 )
-def test_other_files_are_refused_with_what_they_are(shapes: dict[str, list[int]], what: str, tmp_path: Path) -> None:
+def test_other_files_are_refused_with_what_they_are(found: dict[str, list[int]], what: str, tmp_path: Path) -> None:
     with pytest.raises(ModelLoadFailed, match=what):
-        family_of_file(write_safetensors(tmp_path / "m.safetensors", shapes))
+        family_of_file(write_safetensors(tmp_path / "m.safetensors", found))
 
 
 def framed(body: bytes) -> bytes:
@@ -126,9 +163,9 @@ def test_a_folder_with_pickled_weights_only_is_refused(tmp_path: Path) -> None:
         family_of_folder(folder)
 
 
-@pytest.mark.parametrize("unet", [{"cross_attention_dim": 1024}, {"cross_attention_dim": [1]}, {"in_channels": 9}])
+@pytest.mark.parametrize("unet", [{"cross_attention_dim": [1]}, {"in_channels": 8}])
 def test_a_folder_of_another_family_is_refused(unet: dict[str, object], tmp_path: Path) -> None:
-    with pytest.raises(ModelLoadFailed, match=r"Stable Diffusion 2|does not know|inpainting"):
+    with pytest.raises(ModelLoadFailed, match=r"does not know|editing"):
         family_of_folder(write_sd1_folder(tmp_path / "m", **unet))
 
 
@@ -154,3 +191,17 @@ def test_a_folder_with_a_damaged_index_is_refused(text: str, tmp_path: Path) -> 
     (folder / "model_index.json").write_text(text)
     with pytest.raises(ModelLoadFailed, match=r"model_index\.json"):
         family_of_folder(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "recommended"),
+    [
+        ("v1-5-pruned-emaonly", (20, 7.0)),
+        ("DreamShaperXL_Turbo_v2", (4, 1.0)),
+        ("sdxl_lightning_8step", (8, 1.0)),
+        ("LCM_Dreamshaper_v7", (6, 1.5)),
+        ("calcmodel", (20, 7.0)),
+    ],
+)
+def test_models_distilled_to_few_steps_are_known_by_their_names(name: str, recommended: tuple[int, float]) -> None:
+    assert recommended_by_name(name) == recommended

@@ -12,7 +12,7 @@ from sfumato.core.models import Family
 from sfumato.models import hub
 from sfumato.models.registry import ModelRegistry
 from sfumato.settings import Settings
-from tests.models.model_files import write_safetensors, write_sd1_file, write_sd1_folder
+from tests.models.model_files import write_safetensors, write_sd1_file, write_sd1_folder, write_vae
 
 
 def scan(tmp_path: Path, *model: Path | str, compute_hashes: bool = False, **flags: object) -> ModelRegistry:
@@ -163,7 +163,7 @@ def test_a_hugging_face_id_becomes_a_folder(tmp_path: Path, monkeypatch: pytest.
     folder = write_sd1_folder(tmp_path / "cache" / "snapshots" / "abc")
     asked: list[str] = []
 
-    def fetch(hub_id: str) -> Path:
+    def fetch(hub_id: str, *_: object) -> Path:
         asked.append(hub_id)
         return folder
 
@@ -187,27 +187,107 @@ def test_a_hugging_face_id_without_a_network_is_refused_in_one_sentence(
     assert "\n" not in caught.value.message
 
 
-def test_only_safe_files_are_asked_of_the_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    import fnmatch
-
-    import huggingface_hub
-
-    allowed: list[str] = []
-
-    def download(hub_id: str, *, allow_patterns: list[str], ignore_patterns: list[str]) -> str:
-        allowed.extend(allow_patterns)
-        return str(tmp_path)
-
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
-    assert hub.fetch("owner/name") == tmp_path
-    for name in ("unet/model.bin", "v1-5.ckpt", "vae/x.pt", "v1-5.safetensors"):
-        assert not any(fnmatch.fnmatch(name, pattern) for pattern in allowed)
-    for name in ("unet/model.safetensors", "model_index.json", "tokenizer/merges.txt"):
-        assert any(fnmatch.fnmatch(name, pattern) for pattern in allowed)
-
-
 def test_nothing_is_asked_of_the_hub_for_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hub, "fetch", lambda hub_id: pytest.fail(f"asked the hub for {hub_id}"))
+    monkeypatch.setattr(hub, "fetch", lambda hub_id, *_: pytest.fail(f"asked the hub for {hub_id}"))
     for text in ("/absolute/missing", "./owner/name", "../name", "owner/name.safetensors", "owner/name.ckpt", "name"):
         with pytest.raises(ModelLoadFailed):
             scan(tmp_path, text)
+
+
+def names(registry: ModelRegistry) -> list[str]:
+    return [model.name for model in registry.models[1:]]
+
+
+@pytest.mark.parametrize("below", ["", "models"])
+@pytest.mark.parametrize(("checkpoints", "vaes"), [("Stable-diffusion", "VAE"), ("checkpoints", "vae")])
+def test_the_trees_of_other_programs_are_read_in_place(checkpoints: str, vaes: str, below: str, tmp_path: Path) -> None:
+    root = tmp_path / "program"
+    write_sd1_file(root / below / checkpoints / "sub" / "dream.safetensors")
+    write_vae(root / below / vaes / "soft.safetensors")
+    write_safetensors(root / below / "loras" / "style.safetensors", {"lora_unet_x": [1]})
+    registry = scan(tmp_path, models_dir=root)
+    assert (names(registry), [vae.name for vae in registry.vaes]) == (["sub_dream"], ["soft.safetensors"])
+    assert registry.skipped == ()
+
+
+def test_extra_model_paths_name_further_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_sd1_file(tmp_path / "shelf" / "one" / "a.safetensors")
+    write_sd1_file(tmp_path / "shelf" / "two" / "b.safetensors")
+    write_vae(tmp_path / "shelf" / "v" / "soft.safetensors")
+    monkeypatch.setenv("SHELF", "shelf")
+    file = tmp_path / "extra_model_paths.yaml"
+    file.write_text(
+        "comfyui:\n  base_path: $SHELF\n  is_default: true\n  checkpoints: |\n    one\n    two\n    missing\n"
+        "  vae: v\n  text_encoders: t\nother: null\n"
+    )
+    registry = scan(tmp_path, extra_model_paths=file)
+    assert (names(registry), [vae.name for vae in registry.vaes]) == (["a", "b"], ["soft.safetensors"])
+
+
+@pytest.mark.parametrize("text", ["a: [", "- x", "!!python/object/apply:os.system ['true']", "\0"])
+def test_extra_model_paths_that_make_no_sense_fail_the_scan(text: str, tmp_path: Path) -> None:
+    (tmp_path / "paths.yaml").write_text(text)
+    with pytest.raises(ModelLoadFailed, match="extra_model_paths"):
+        scan(tmp_path, extra_model_paths=tmp_path / "paths.yaml")
+
+
+def test_the_hubs_cache_is_read_in_place_when_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    for name in ("dream", "text-model"):
+        repository = tmp_path / "hub" / f"models--owner--{name}"
+        (repository / "refs").mkdir(parents=True)
+        (repository / "refs" / "main").write_text("abc")
+        (repository / "snapshots" / "abc").mkdir(parents=True)
+    (tmp_path / "hub" / "models--owner--dream" / "snapshots" / "abc").rmdir()
+    write_sd1_folder(tmp_path / "hub" / "models--owner--dream" / "snapshots" / "abc")
+    assert names(scan(tmp_path)) == []
+    (model,) = scan(tmp_path, scan_hub_cache=True).models[1:]
+    assert (model.name, model.title) == ("dream", "owner/dream")
+
+
+def test_a_vae_beside_checkpoints_is_no_checkpoint(tmp_path: Path) -> None:
+    write_sd1_file(tmp_path / "models" / "dream.safetensors")
+    write_vae(tmp_path / "models" / "dream.vae.safetensors")
+    registry = scan(tmp_path, models_dir=tmp_path / "models")
+    assert (names(registry), [vae.name for vae in registry.vaes]) == (["dream"], ["dream.vae.safetensors"])
+
+
+def test_what_is_no_vae_is_left_out_with_its_reason(tmp_path: Path) -> None:
+    write_sd1_file(tmp_path / "models" / "checkpoints" / "m.safetensors")
+    write_safetensors(tmp_path / "models" / "vae" / "odd.safetensors", {"a": [1]})
+    (tmp_path / "models" / "vae" / "old.pt").write_bytes(b"")
+    registry = scan(tmp_path, models_dir=tmp_path / "models")
+    assert [skipped.location for skipped in registry.skipped] == ["odd.safetensors", "old.pt"]
+    assert registry.vaes == ()
+
+
+def test_a_vae_is_found_by_choice(tmp_path: Path) -> None:
+    root = tmp_path / "models"
+    write_sd1_file(root / "checkpoints" / "dream.safetensors")
+    write_sd1_file(root / "checkpoints" / "plain.safetensors")
+    write_vae(root / "vae" / "soft.safetensors", payload=b"soft")
+    write_vae(root / "vae" / "dream.vae.safetensors")
+    registry = scan(tmp_path, models_dir=root, compute_hashes=True)
+    dream, plain = registry.models[1:]
+    own, soft = registry.vaes
+    assert registry.find_vae("Automatic", dream) is own
+    assert registry.find_vae("automatic", plain) is None
+    assert registry.find_vae("None", dream) is None
+    assert soft.short_hash is not None
+    for word in ("soft.safetensors", "SOFT", soft.short_hash):
+        assert registry.find_vae(word, dream) is soft
+    with pytest.raises(UnknownModel, match="no VAE named 'hard'") as caught:
+        registry.find_vae("hard", dream)
+    assert "soft.safetensors" in caught.value.hint
+
+
+def test_a_refresh_finds_what_is_new_and_forgets_what_is_gone(tmp_path: Path) -> None:
+    old = write_sd1_file(tmp_path / "models" / "old.safetensors")
+    registry = scan(tmp_path, models_dir=tmp_path / "models")
+    old.unlink()
+    write_sd1_file(tmp_path / "models" / "new.safetensors")
+    registry.adopt(registry.rescanned())
+    assert names(registry) == ["new"]
+    assert registry.find("new").name == "new"
+    with pytest.raises(UnknownModel):
+        registry.find("old")

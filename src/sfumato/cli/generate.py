@@ -11,7 +11,7 @@ import typer
 
 from sfumato.cli.drawing import Drawing, draw
 from sfumato.cli.options import ConfigOption, DataOption, DeviceOption, JsonOption, PrecisionOption, load_settings
-from sfumato.cli.output import note, print_json
+from sfumato.cli.output import download_progress, note, print_json
 from sfumato.core.errors import InvalidRequest, UnknownModel
 from sfumato.core.models import ModelInfo
 from sfumato.core.requests import GenerationRequest
@@ -37,8 +37,10 @@ def generate(
     ] = None,
     negative: Annotated[str, typer.Option(metavar="TEXT", help="What it should not show.")] = "",
     seed: Annotated[int | None, typer.Option(help="Picture number i has seed SEED + i.", show_default="random")] = None,
-    steps: Annotated[int, typer.Option(help="Steps of the sampler.")] = _DEFAULTS.steps,
-    guidance: Annotated[float, typer.Option(help="How strongly to follow the prompt.")] = _DEFAULTS.guidance_scale,
+    steps: Annotated[int | None, typer.Option(help="Steps of the sampler.", show_default="the model's")] = None,
+    guidance: Annotated[
+        float | None, typer.Option(help="How strongly to follow the prompt.", show_default="the model's")
+    ] = None,
     sampler: Annotated[str, typer.Option(metavar="NAME", help="Name of a sampler.")] = _DEFAULTS.sampler,
     schedule: Annotated[str, typer.Option(metavar="NAME", help="Name of a schedule.")] = _DEFAULTS.schedule,
     width: Annotated[int | None, typer.Option(help="Pixels, a multiple of 8.", show_default="the model's")] = None,
@@ -66,8 +68,8 @@ def generate(
         negative_prompt=_text("negative", negative),
         model=info.name,
         seed=random.randrange(_RANDOM_SEEDS) if seed is None else seed,  # noqa: S311
-        steps=steps,
-        guidance_scale=guidance,
+        steps=info.default_steps if steps is None else steps,
+        guidance_scale=info.default_guidance_scale if guidance is None else guidance,
         sampler=sampler,
         schedule=schedule,
         width=info.default_width if width is None else width,
@@ -85,7 +87,8 @@ def find_model(settings: Settings, text: str | None) -> ModelInfo:
 
     Raises `UnknownModel` or `ModelLoadFailed`.
     """
-    registry = ModelRegistry.scan(settings)
+    with download_progress("Looking for models") as progress:
+        registry = ModelRegistry.scan(settings, progress=progress)
     if text is None:
         return registry.default
     try:
@@ -93,7 +96,8 @@ def find_model(settings: Settings, text: str | None) -> ModelInfo:
     except UnknownModel:
         if "/" not in text and not Path(text).exists():
             raise
-        return ModelRegistry.scan(settings.model_copy(update={"model": (text,)})).default
+        with download_progress("Looking for the model") as progress:
+            return ModelRegistry.scan(settings.model_copy(update={"model": (text,)}), progress=progress).default
 
 
 def picture_files(output: Path, count: int) -> list[Path]:

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from sfumato.cli.options import ConfigOption, DataOption, JsonOption, ModelsDirOption, load_settings
-from sfumato.cli.output import note, print_json, print_table, progress_console
+from sfumato.cli.output import download_progress, note, print_json, print_table
 from sfumato.core.models import ModelInfo
 from sfumato.models.registry import ModelRegistry
 
@@ -37,8 +37,8 @@ def list_models(
     Computes the hashes of files that have none yet, which reads them once from end to end.
     """
     settings = load_settings(data, config, model=model, models_dir=models_dir)
-    with progress_console().status("Reading models"):
-        registry = ModelRegistry.scan(settings, compute_hashes=True)
+    with download_progress("Reading models") as progress:
+        registry = ModelRegistry.scan(settings, compute_hashes=True, progress=progress)
     if as_json:
         models = [_as_json(each, registry.default) for each in registry.models]
         print_json({"models": models, "skipped": [asdict(each) for each in registry.skipped]})

@@ -1,12 +1,14 @@
 """What commands print: results on standard output, everything else on standard error."""
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import msgspec
 import typer
 from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, SpinnerColumn, TextColumn, TransferSpeedColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -34,6 +36,15 @@ def note(text: str) -> None:
 def show_error(message: str, hint: str = "") -> None:
     """Print why the command failed, in one line."""
     note(" ".join(f"sfumato: {message} {hint}".split()))
+
+
+@contextmanager
+def download_progress(title: str) -> Iterator[Callable[[int, int], None]]:
+    """Show that something is going on, and how far a download is once one says so in bytes had and needed."""
+    columns = (SpinnerColumn(), TextColumn(title), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, console=progress_console(), transient=True) as bars:
+        bar = bars.add_task(title, total=None)
+        yield lambda had_bytes, needed_bytes: bars.update(bar, completed=had_bytes, total=needed_bytes)
 
 
 def progress_console() -> Console:

@@ -31,12 +31,14 @@ class LoadModel(Message, frozen=True):
 class Generate(Message, frozen=True):
     """Make the pictures of a job; events about it carry its `job_id`.
 
-    `pictures` are the stored pictures that the request names, as files in a format that Pillow reads.
+    `pictures` are the stored pictures that the request names, as files in a format that Pillow reads. `vae_location`
+    is where the VAE lies that stands in for the model's own; empty for its own.
     """
 
     job_id: str
     request: GenerationRequest
     pictures: dict[str, bytes] = {}
+    vae_location: str = ""
 
 
 class Cancel(Message, frozen=True):

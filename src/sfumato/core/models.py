@@ -10,6 +10,9 @@ class Family(StrEnum):
 
     BUILTIN = "builtin"
     SD1 = "sd1"
+    SD2 = "sd2"
+    SDXL = "sdxl"
+    SDXL_REFINER = "sdxl-refiner"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +32,22 @@ class ModelInfo:
     sha256: str | None = None
     default_width: int = 512
     default_height: int = 512
+    default_steps: int = 20
+    default_guidance_scale: float = 7.0
+
+    @property
+    def short_hash(self) -> str | None:
+        """The first 10 hex digits of the sha256, as infotexts give it."""
+        return self.sha256[:10] if self.sha256 else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class VaeInfo:
+    """An installed autoencoder that can stand in for a model's own; `name` is its file's, as AUTOMATIC1111 has it."""
+
+    name: str
+    location: str
+    sha256: str | None = None
 
     @property
     def short_hash(self) -> str | None:

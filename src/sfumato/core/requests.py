@@ -10,6 +10,9 @@ from sfumato.core.sampling import find_sampler
 LATENT_FACTOR = 8
 """Pixels per latent cell along each side, in every family served."""
 
+AUTOMATIC_VAE, NO_VAE = "Automatic", "None"
+"""Choices of a VAE besides its name: the one named as the model where there is one, and the model's own."""
+
 MAX_SEED = 2**63 - 1
 MAX_PROMPT_CHARACTERS = 20_000
 MAX_SIDE = 2048
@@ -143,6 +146,7 @@ class GenerationRequest:
     """One request for `image_count` pictures of `width` x `height` pixels; picture i has seed `seed + i`.
 
     With a variation all have `seed`. `eta_seed_delta` is added to the seed of all noise after the first draw (ENSD).
+    `vae` names one that stands in for the model's own; `vae_hash`, of 10 hex digits, is filled in when it is accepted.
     `model` is an id of the model registry; `sampler` and `schedule` are display names of `core.sampling`.
     """
 
@@ -173,6 +177,9 @@ class GenerationRequest:
         """The names of the stored pictures that are needed to carry this request out."""
         first_pass = self.hires.first_pass if self.hires else None
         return (*(self.source.names if self.source else ()), *((first_pass,) if first_pass else ()))
+
+    vae: str = AUTOMATIC_VAE
+    vae_hash: str = ""
 
     def seed_of(self, index: int) -> int:
         """Return the seed of a picture."""

@@ -6,13 +6,15 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+TEXT_EMBEDS, TIME_IDS, CHANNELS = "text_embeds", "time_ids", "channels"
+"""Extras: SDXL's summary of a prompt (P,) and picture's size (6,), channels beside the latents (C, h, w)."""
+
 
 @dataclass(frozen=True)
 class Conditioning:
     """What rows are denoised towards: a prompt's states (L, D), and further inputs of the family by name.
 
-    Stacked, every tensor has a row's place in front: states (B, L, D). Examples of extras: SDXL's "text_embeds" (P,)
-    and "time_ids" (6,), an inpainting network's "channels" (C', h, w).
+    Stacked, every tensor has a row's place in front: states (B, L, D).
     """
 
     states: Tensor

@@ -1,5 +1,6 @@
 """Which device and number format the networks run on."""
 
+import gc
 from dataclasses import dataclass
 
 import psutil
@@ -44,6 +45,13 @@ class Device:
         if self.is_cpu:
             return int(psutil.virtual_memory().total)
         return int(torch.cuda.get_device_properties(self.torch_device).total_memory)
+
+
+def release_memory() -> None:
+    """Give what nothing refers to any more back to the device."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -17,6 +17,7 @@ from sfumato.engine.denoising import LivePicture
 from sfumato.engine.enlarging import enlarged_latents, enlarged_picture, is_latent_upscaler
 from sfumato.engine.families.autoencoder import Note, ignore
 from sfumato.engine.families.base import LatentCodec, LoadedModel
+from sfumato.engine.families.canvas import Canvas
 from sfumato.engine.guidance import Errand, Network, RowSteps, guided
 from sfumato.engine.sampling.inpainting import keeping
 from sfumato.engine.sampling.noise import PictureNoise
@@ -97,7 +98,7 @@ def img2img(
             LivePicture(
                 job_id=job_id,
                 index=index,
-                steps=stage.guided(run),
+                steps=stage.guided(run, _channels(model, prepared, note)),
                 evaluations=run.evaluations,
                 codec=model.codec,
                 finish=None if prepared.overlay is None else prepared.overlay.applied,
@@ -154,6 +155,7 @@ class Stage:
         self.sampler = SAMPLERS[self.info.name]
         self._positive = self._encoded(request.prompt)
         self._negative = self._encoded(request.negative_prompt)
+        self._blank: Canvas | None = None
         self._network = Network(model.name, model.denoiser.denoise)
 
     @property
@@ -176,19 +178,26 @@ class Stage:
             x = x * ((1 + sigmas[0] ** 2) / (1 + noise_sigma**2)) ** 0.5
         return self._run(x, sigmas, noise)
 
-    def guided(self, run: Run) -> RowSteps:
-        """Turn a sampler's asks into rows for the network."""
-        request = self.request
+    def guided(self, run: Run, channels: Tensor | None = None) -> RowSteps:
+        """Turn a sampler's asks into rows for the network; `channels` are what an inpainting network sees besides."""
+        request, canvas = self.request, self._canvas(channels)
         return guided(
             run.steps,
             self._network,
-            self._positive,
-            self._negative,
+            canvas.conditioned(self._positive),
+            canvas.conditioned(self._negative, negative_prompt=request.negative_prompt),
             request.guidance_scale / self.sampler.guidance_divisor,
             skips=request.guidance_skips,
             evaluations=run.evaluations,
             wants_unguided=self.sampler.wants_unguided,
         )
+
+    def _canvas(self, channels: Tensor | None) -> Canvas:
+        if channels is not None:
+            return self.model.canvas(self.request.width, self.request.height, channels)
+        if self._blank is None:
+            self._blank = self.model.canvas(self.request.width, self.request.height)
+        return self._blank
 
     @property
     def _counts_timesteps(self) -> bool:
@@ -315,6 +324,14 @@ def _encoded_source(
     if source.resize_mode is ResizeMode.LATENT and prepared.overlay is None:
         return prepared, enlarged_latents(_encoded(image, codec, note), size, "Latent")
     return prepared, _encoded(prepared.picture, codec, note)
+
+
+def _channels(model: LoadedModel, prepared: masks.Prepared, note: Note) -> Tensor | None:
+    """Return what an inpainting network is shown of a source with a mask."""
+    if not model.takes_picture or prepared.mask is None:
+        return None
+    mask = torch.from_numpy(np.array(prepared.mask, dtype=np.float32) / 255)
+    return model.picture_channels(torch.from_numpy(np.array(prepared.picture)), mask, note)
 
 
 def _latent_mask(mask: Image.Image, source: Source) -> Tensor:

@@ -27,7 +27,7 @@ from sfumato.core.requests import GenerationRequest
 from sfumato.engine.denoising import DenoiseLoop, LivePicture, Turn
 from sfumato.engine.device import Device, is_out_of_memory
 from sfumato.engine.families.base import LoadedModel
-from sfumato.engine.families.loading import load_model
+from sfumato.engine.families.loading import load_model, load_vae
 from sfumato.engine.memory import WarmModels
 from sfumato.engine.pipeline import prepare
 
@@ -45,6 +45,7 @@ class LiveJob:
 
     request: GenerationRequest
     pictures: Mapping[str, bytes] = field(default_factory=dict)
+    vae_location: str = ""
     model: LoadedModel | None = None
     pictures_left: int = 0
     encode_seconds: float = 0.0
@@ -70,6 +71,7 @@ class Engine:
         self._lock = threading.Lock()
         self._models = WarmModels(
             lambda name, location: load_model(name, location, device),
+            lambda location, codec: load_vae(location, codec, device),
             budget_bytes=int(device.memory_total_bytes * MODEL_MEMORY_SHARE),
             on_loaded=lambda name, seconds: send(messages.ModelLoaded(name=name, seconds=seconds)),
         )
@@ -97,9 +99,9 @@ class Engine:
                 self._models.register(name, location)
                 if preload:
                     self._prepare.put(partial(self._preload, name))
-            case messages.Generate(job_id=job_id, request=request, pictures=pictures):
+            case messages.Generate(job_id=job_id, request=request, pictures=pictures, vae_location=vae_location):
                 with self._lock:
-                    self._jobs[job_id] = LiveJob(request, pictures)
+                    self._jobs[job_id] = LiveJob(request, pictures, vae_location)
                 self._prepare.put(partial(self._begin, job_id))
             case messages.Cancel(job_id=job_id, keep_partial=keep_partial):
                 self._inbox.put(partial(self._cancel, job_id, keep_partial))
@@ -116,9 +118,10 @@ class Engine:
         if job is None:
             return
         try:
-            job.model = self._models.get(job.request.model)
+            job.model = self._models.get(job.request.model, job.vae_location)
             began = time.perf_counter()
-            pictures = prepare(job_id, job.request, self._models.get, job.pictures, job.note)
+            model_of = partial(self._models.get, vae_location=job.vae_location)
+            pictures = prepare(job_id, job.request, model_of, job.pictures, job.note)
             job.encode_seconds = time.perf_counter() - began
         except Exception as error:
             self._inbox.put(partial(self._fail, job_id, error))

@@ -1,5 +1,6 @@
 """Which family a model's files belong to, told by tensor names and shapes or by a diffusers folder's JSON."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,20 +14,38 @@ SAFETENSORS = ".safetensors"
 PICKLES = frozenset({".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth"})
 MODEL_INDEX = "model_index.json"
 
-DEFAULT_SIDES = {Family.BUILTIN: 256, Family.SD1: 512}
-"""Pixels along each side when a request does not say."""
+DEFAULT_SIDES = {
+    Family.BUILTIN: 256,
+    Family.SD1: 512,
+    Family.SD2: 768,
+    Family.SDXL: 1024,
+    Family.SDXL_REFINER: 1024,
+}
+"""Pixels along each side when neither a request nor the model's configuration says."""
 
 _UNET = "model.diffusion_model."
 _FIRST_CONVOLUTION = f"{_UNET}input_blocks.0.0.weight"
-_CONTEXT = f"{_UNET}input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"
-_CONTEXT_SDXL = f"{_UNET}input_blocks.4.1.transformer_blocks.0.attn2.to_k.weight"
-_PARTS = {"cond_stage_model.": "text encoder", "first_stage_model.": "VAE"}
+_VAE = "first_stage_model."
+_TOWERS = {
+    Family.SDXL: ("conditioner.embedders.0.transformer.", "conditioner.embedders.1.model."),
+    Family.SDXL_REFINER: ("conditioner.embedders.0.model.",),
+    Family.SD2: ("cond_stage_model.model.",),
+    Family.SD1: ("cond_stage_model.transformer.",),
+}
+"""The text encoders of each family's single files, by which a family is told."""
+
+_VAE_PARTS = ("decoder.", f"{_VAE}decoder.")
 _LORA_PREFIXES = ("lora_unet_", "lora_te", "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q.lora")
 _LATENT_CHANNELS = 4
-_OTHER_FAMILIES = {1024: "Stable Diffusion 2", 2048: "Stable Diffusion XL"}
-"""Conditioning widths that tell another family; others are Stable Diffusion 1 (768) or small networks of its shape."""
+_INPAINTING_CHANNELS = 9
+_SD2_CONTEXT_WIDTH = 1024
+_PIXELS_PER_CELL = 8
+_SIDES = range(64, 2049)
 
-_WEIGHT_FOLDERS = ("text_encoder", "unet", "vae")
+_RECOMMENDED = {"turbo": (4, 1.0), "lightning": (4, 1.0), "lcm": (6, 1.5)}
+_DISTILLED = re.compile(r"turbo|lightning|(?<![a-z])lcm(?![a-z])")
+_STEPS = re.compile(r"(?<!\d)(\d)[ _-]?steps?(?![a-z])")
+_KNOWN = "This version loads Stable Diffusion 1.x, 2.x and XL, its refiner, and their inpainting variants."
 _MAX_JSON_BYTES = 1_000_000
 
 
@@ -49,15 +68,49 @@ def family_of_folder(folder: Path) -> Family:
     Raises `ModelLoadFailed` when a part is missing, has only pickled weights, or the family is unknown.
     """
     index = _read_json(folder, MODEL_INDEX)
-    for part in _WEIGHT_FOLDERS:
+    encoders = [part for part in ("text_encoder", "text_encoder_2") if _class_name(index, part)]
+    for part in (*(encoders or ("text_encoder",)), "unet", "vae"):
         _require_weights(folder, part, index)
-    encoder = _class_name(index, "text_encoder")
-    if encoder == "BertModel":
+    if _class_name(index, "text_encoder") == "BertModel":
         return Family.BUILTIN
     unet = _read_json(folder, "unet/config.json")
-    _refuse_other_widths(folder.name, unet.get("cross_attention_dim") if encoder == "CLIPTextModel" else None)
-    _require_latent_channels(folder.name, unet.get("in_channels", _LATENT_CHANNELS))
-    return Family.SD1
+    _require_channels(folder.name, unet.get("in_channels", _LATENT_CHANNELS))
+    if "text_encoder_2" in encoders:
+        return Family.SDXL if "text_encoder" in encoders else Family.SDXL_REFINER
+    width = unet.get("cross_attention_dim")
+    if not isinstance(width, int) or _class_name(index, "text_encoder") != "CLIPTextModel":
+        raise _unknown(folder.name)
+    return Family.SD2 if width == _SD2_CONTEXT_WIDTH else Family.SD1
+
+
+def side_of_folder(folder: Path, family: Family) -> int:
+    """Return the pixels along each side that a diffusers folder's denoiser was trained at."""
+    cells = _read_json(folder, "unet/config.json").get("sample_size")
+    if isinstance(cells, int) and family is not Family.BUILTIN and cells * _PIXELS_PER_CELL in _SIDES:
+        return cells * _PIXELS_PER_CELL
+    return DEFAULT_SIDES[family]
+
+
+def require_vae_file(path: Path) -> None:
+    """Raise `ModelLoadFailed` unless a file can be read safely and holds an autoencoder."""
+    refuse_pickle(path)
+    header = read_header(path)
+    if not any(header.has_prefix(prefix) for prefix in _VAE_PARTS):
+        raise ModelLoadFailed(f"{path.name} holds no VAE.")
+
+
+def recommended_by_name(name: str) -> tuple[int, float]:
+    """Return the steps and guidance scale to use when a request does not say.
+
+    Networks distilled to few steps (Luo et al. 2023, Sauer et al. 2023, Lin et al. 2024) look like others, but are
+    named for it.
+    """
+    found = _DISTILLED.search(name.casefold())
+    if found is None:
+        return 20, 7.0
+    steps = _STEPS.search(name.casefold())
+    count, guidance_scale = _RECOMMENDED[found[0]]
+    return (int(steps[1]) if steps else count), guidance_scale
 
 
 def is_model_folder(path: Path) -> bool:
@@ -76,33 +129,30 @@ def refuse_pickle(path: Path) -> None:
 
 def _family_of_header(name: str, header: Header) -> Family:
     first = header.shapes.get(_FIRST_CONVOLUTION)
-    context = header.shapes.get(_CONTEXT) or header.shapes.get(_CONTEXT_SDXL)
-    if first is None or context is None or len(first) != 4:
+    if first is None or len(first) != 4:
         if any(header.has_prefix(prefix) for prefix in _LORA_PREFIXES):
             raise ModelLoadFailed(f"{name} is a LoRA, not a whole model.")
-        raise _unknown(name, "of a family this version does not know")
-    _refuse_other_widths(name, context[-1])
-    _require_latent_channels(name, first[1])
-    for prefix, part in _PARTS.items():
-        if not header.has_prefix(prefix):
-            raise ModelLoadFailed(f"{name} holds no {part}.", hint="Use a file that holds the whole model.")
-    return Family.SD1
+        if any(header.has_prefix(prefix) for prefix in _VAE_PARTS) and not header.has_prefix(_UNET):
+            raise ModelLoadFailed(f"{name} is a VAE, not a whole model.", hint="Put it into a folder named VAE.")
+        raise _unknown(name)
+    _require_channels(name, first[1])
+    if not header.has_prefix(_VAE):
+        raise ModelLoadFailed(f"{name} holds no VAE.", hint="Use a file that holds the whole model.")
+    for family, towers in _TOWERS.items():
+        if all(header.has_prefix(tower) for tower in towers):
+            return family
+    raise ModelLoadFailed(
+        f"{name} holds no text encoder of a known family.", hint="Use a file that holds the whole model."
+    )
 
 
-def _refuse_other_widths(name: str, width: object) -> None:
-    if not isinstance(width, int):
-        raise _unknown(name, "of a family this version does not know")
-    if width in _OTHER_FAMILIES:
-        raise _unknown(name, f"a {_OTHER_FAMILIES[width]} model")
+def _require_channels(name: str, channels: object) -> None:
+    if channels not in (_LATENT_CHANNELS, _INPAINTING_CHANNELS):
+        raise ModelLoadFailed(f"{name} is made for editing or upscaling ({channels} input channels).", hint=_KNOWN)
 
 
-def _require_latent_channels(name: str, channels: object) -> None:
-    if channels != _LATENT_CHANNELS:
-        raise _unknown(name, f"made for inpainting or editing ({channels} input channels)")
-
-
-def _unknown(name: str, what: str) -> ModelLoadFailed:
-    return ModelLoadFailed(f"{name} is {what}.", hint="This version loads Stable Diffusion 1.x models.")
+def _unknown(name: str) -> ModelLoadFailed:
+    return ModelLoadFailed(f"{name} is of a family this version does not know.", hint=_KNOWN)
 
 
 def _require_weights(folder: Path, part: str, index: dict[str, Any]) -> None:

@@ -1,67 +1,94 @@
-"""The models an installation has, found once at start: the built-in one, those named one by one, and a folder's.
+"""The models and VAEs an installation has: the built-in model, those named one by one, and those of folders.
 
 Reads names, headers and JSON in the locations the settings give and nowhere else. A model named explicitly must be
-good or the scan fails; what is unfit in `models_dir` is left out and listed with its reason.
+good or the scan fails; what is unfit in a folder is left out and listed with its reason.
 """
 
-import os
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Self
 from uuid import UUID
 
-from sfumato.core.errors import ModelLoadFailed, UnknownModel
+from sfumato.core.errors import UnknownModel
 from sfumato.core.ids import derived_id
-from sfumato.core.models import Family, ModelInfo
+from sfumato.core.models import Family, ModelInfo, VaeInfo
+from sfumato.core.requests import AUTOMATIC_VAE, NO_VAE
 from sfumato.models import families, hub
 from sfumato.models.hashing import CACHE_NAME, HashCache
+from sfumato.models.scanning import Scanner, SkippedModel, model_info
 from sfumato.settings import Settings
 
 BUILTIN_NAME = "sfumato-builtin"
 _MAX_ECHO = 200  # characters of an unknown name that an error repeats
 
 
-@dataclass(frozen=True, kw_only=True)
-class SkippedModel:
-    """A file or folder of `models_dir` that is not served, and why."""
-
-    location: str
-    reason: str
-
-
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class ModelRegistry:
-    """All installed models; `default` serves requests that name none."""
+    """All installed models and VAEs; `default` serves requests that name none. `refresh` finds what is new."""
 
     models: tuple[ModelInfo, ...]
     default: ModelInfo
     skipped: tuple[SkippedModel, ...] = ()
+    vaes: tuple[VaeInfo, ...] = ()
+    settings: Settings | None = field(default=None, repr=False, compare=False)
     _by_word: dict[str, ModelInfo] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "_by_word", _index(self.models))
+        self._by_word = _index(self.models)
 
     @classmethod
-    def scan(cls, settings: Settings, *, compute_hashes: bool = False) -> Self:
+    def scan(cls, settings: Settings, *, compute_hashes: bool = False, progress: hub.Progress | None = None) -> Self:
         """Find and identify all models the settings name; the first of `settings.model` is the default.
 
-        Files named one by one are hashed (once: see `hashing`). Files of `models_dir` are hashed only with
+        Files named one by one are hashed (once: see `hashing`). Files of folders are hashed only with
         `compute_hashes`, as a large folder takes minutes; until then a remembered hash is used, or none.
         Raises `ModelLoadFailed` when a model named explicitly cannot be used.
         """
-        scanner = _Scanner(HashCache(settings.data_dir / CACHE_NAME), compute_hashes)
+        scanner = Scanner(HashCache(settings.data_dir / CACHE_NAME), compute_hashes=compute_hashes, progress=progress)
         named = [scanner.named(text) for text in settings.model]
-        found, skipped = [_builtin(), *named], list[SkippedModel]()
-        for each in scanner.folder(settings.models_dir) if settings.models_dir else ():
-            if isinstance(each, SkippedModel):
-                skipped.append(each)
-            else:
-                found.append(each)
+        found, skipped, vaes = [_builtin(), *named], list[SkippedModel](), dict[str, VaeInfo]()
+        for each in scanner.everywhere(settings):
+            match each:
+                case SkippedModel():
+                    skipped.append(each)
+                case VaeInfo():
+                    vaes.setdefault(each.name, each)
+                case ModelInfo():
+                    found.append(each)
         models = _unique(found)
         preferred = Path((named or found)[0].location).resolve()
         default = next(model for model in models if Path(model.location).resolve() == preferred)
-        return cls(models=models, default=default, skipped=tuple(skipped))
+        return cls(models=models, default=default, skipped=tuple(skipped), vaes=tuple(vaes.values()), settings=settings)
+
+    def rescanned(self) -> "ModelRegistry":
+        """Return what there is now; reads folders, so not for the event loop. Raises as `scan`."""
+        return self if self.settings is None else ModelRegistry.scan(self.settings)
+
+    def adopt(self, found: "ModelRegistry") -> None:
+        """Serve what another scan has found from now on."""
+        self.models, self.default, self._by_word = found.models, found.default, found._by_word
+        self.skipped, self.vaes = found.skipped, found.vaes
+
+    def find_vae(self, choice: str, model: ModelInfo) -> VaeInfo | None:
+        """Return the VAE that stands in for a model's own, or None for its own.
+
+        `choice` is "None", "Automatic" (the VAE named as the model, where there is one), or a file's name with or
+        without its ending, in any case. Raises `UnknownModel`.
+        """
+        wanted = choice.strip().casefold()
+        if wanted == NO_VAE.casefold():
+            return None
+        is_automatic = wanted in ("", AUTOMATIC_VAE.casefold())
+        stem = Path(model.location).name.removesuffix(families.SAFETENSORS).casefold()
+        for vae in self.vaes:
+            name = vae.name.casefold()
+            bare = name.removesuffix(families.SAFETENSORS)
+            if bare.removesuffix(".vae") == stem if is_automatic else wanted in (name, bare, vae.short_hash):
+                return vae
+        if is_automatic:
+            return None
+        names = ", ".join((AUTOMATIC_VAE, NO_VAE, *(vae.name for vae in self.vaes)))
+        raise UnknownModel(f"There is no VAE named {choice[:_MAX_ECHO]!r}.", field="vae", hint=f"One of: {names}.")
 
     def by_id(self, model_id: UUID) -> ModelInfo:
         """Return the model of this id; raise `UnknownModel`."""
@@ -85,72 +112,9 @@ class ModelRegistry:
         return model
 
 
-class _Scanner:
-    """Turns locations into `ModelInfo`s."""
-
-    def __init__(self, hashes: HashCache, compute_hashes: bool) -> None:
-        self._hashes = hashes
-        self._compute_hashes = compute_hashes
-
-    def named(self, text: str) -> ModelInfo:
-        """Identify a location somebody gave: a diffusers folder, a .safetensors file or a Hugging Face id."""
-        path = Path(text).expanduser()
-        if path.is_dir():
-            return _folder_model(path, path.resolve().name)
-        if path.is_file():
-            return self._file_model(path, path.name, compute_hash=True)
-        families.refuse_pickle(path)
-        if hub.is_hub_id(text) and path.suffix != families.SAFETENSORS:
-            return _folder_model(hub.fetch(text), text, name=text.partition("/")[2])
-        raise ModelLoadFailed(
-            f"{text} is neither a file nor a folder.", hint="Give a .safetensors file, a diffusers folder or an id."
-        )
-
-    def folder(self, root: Path) -> Iterator[ModelInfo | SkippedModel]:
-        """Identify everything in `models_dir`, names in order; raise `ModelLoadFailed` when it is no folder."""
-        if not root.is_dir():
-            raise ModelLoadFailed(f"models_dir {root} is not a folder.")
-        for path in _candidates(root):
-            name = path.relative_to(root).as_posix()
-            try:
-                _require_inside(root, path)
-                if path.is_dir():
-                    yield _folder_model(path, name)
-                else:
-                    yield self._file_model(path, name, compute_hash=self._compute_hashes)
-            except ModelLoadFailed as error:
-                yield SkippedModel(location=name, reason=error.message)
-
-    def _file_model(self, path: Path, file_name: str, *, compute_hash: bool) -> ModelInfo:
-        family = families.family_of_file(path)
-        resolved = path.resolve()
-        sha256 = self._hashes.compute(resolved) if compute_hash else self._hashes.known(resolved)
-        title = f"{file_name} [{sha256[:10]}]" if sha256 else file_name
-        name = file_name.removesuffix(path.suffix).replace("/", "_")
-        return _info(name, title, family, path, sha256)
-
-
 def _builtin() -> ModelInfo:
     folder = Path(__file__).parents[1] / "builtin"
-    return _info(BUILTIN_NAME, BUILTIN_NAME, Family.BUILTIN, folder, None)
-
-
-def _folder_model(path: Path, title: str, *, name: str | None = None) -> ModelInfo:
-    return _info(name or title.replace("/", "_"), title, families.family_of_folder(path), path, None)
-
-
-def _info(name: str, title: str, family: Family, location: Path, sha256: str | None) -> ModelInfo:
-    side = families.DEFAULT_SIDES[family]
-    return ModelInfo(
-        id=derived_id("model", name),
-        name=name,
-        title=title,
-        family=family,
-        location=str(location.absolute()),  # not resolved: what a link points to may have no ending
-        sha256=sha256,
-        default_width=side,
-        default_height=side,
-    )
+    return model_info(BUILTIN_NAME, BUILTIN_NAME, Family.BUILTIN, folder)
 
 
 def _unique(found: list[ModelInfo]) -> tuple[ModelInfo, ...]:
@@ -199,24 +163,3 @@ def _words(model: ModelInfo) -> tuple[str | None, ...]:
 def _without_hash(title: str) -> str:
     head, bracket, tail = title.rpartition(" [")
     return head if bracket and tail.endswith("]") else title
-
-
-def _candidates(root: Path) -> Iterator[Path]:
-    for place, folders, files in os.walk(root):
-        folder = Path(place)
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        if folder != root and families.is_model_folder(folder):
-            folders.clear()
-            yield folder
-            continue
-        for name in sorted(files):
-            if Path(name).suffix == families.SAFETENSORS or Path(name).suffix.lower() in families.PICKLES:
-                yield folder / name
-
-
-def _require_inside(root: Path, path: Path) -> None:
-    """Refuse what a link in `models_dir` would read from elsewhere."""
-    base = root.resolve()
-    for each in (path, *path.rglob("*")) if path.is_dir() else (path,):
-        if not each.resolve().is_relative_to(base):
-            raise ModelLoadFailed(f"{each.name} is a link that leads out of models_dir.")

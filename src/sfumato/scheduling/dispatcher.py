@@ -148,6 +148,7 @@ class Dispatcher:
         job = claimed.job
         try:
             model = self._around.registry.find(job.request.model)
+            vae = self._around.registry.find_vae(job.request.vae, model)
         except UnknownModel as error:  # it was there when the job was accepted
             if await outcomes.fail(self._around.db, job, error.code, error.message, engine_id=claimed.engine_id):
                 self._around.board.ended(job.id)
@@ -156,4 +157,4 @@ class Dispatcher:
         # No await from here on: between the check of the engine and the hand-over it must not change.
         self._around.board.started(job)
         self._around.metrics.job_started(job)
-        engine.begin(claimed, model)
+        engine.begin(claimed, model, vae)

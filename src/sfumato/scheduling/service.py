@@ -14,7 +14,7 @@ from sfumato.accounts import credits as ledger
 from sfumato.accounts.keys import Caller
 from sfumato.core.errors import EngineUnavailable, GenerationTimeout, QueueFull
 from sfumato.core.jobs import Dialect, Job, JobStatus
-from sfumato.core.requests import GenerationRequest
+from sfumato.core.requests import NO_VAE, GenerationRequest
 from sfumato.models.registry import ModelRegistry
 from sfumato.scheduling import outcomes
 from sfumato.scheduling.dispatcher import Dispatcher
@@ -105,7 +105,9 @@ class GenerationService:
         Raises `InvalidRequest` or a kind of it, `QueueFull` or `InsufficientCredits`; nothing is charged then.
         """
         model = self._registry.find(request.model)
-        request = replace(request, model=model.name).validated()
+        vae = self._registry.find_vae(request.vae, model)
+        vae_hash = (vae.short_hash if vae else None) or ""
+        request = replace(request, model=model.name, vae=vae.name if vae else NO_VAE, vae_hash=vae_hash).validated()
         cost_credits = CREDITS_PER_IMAGE * request.image_count
         job: Job | None = None
         try:

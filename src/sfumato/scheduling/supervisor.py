@@ -29,7 +29,7 @@ from sfumato.core.messages import (
     Step,
     TurnStats,
 )
-from sfumato.core.models import ModelInfo
+from sfumato.core.models import ModelInfo, VaeInfo
 from sfumato.models.registry import ModelRegistry
 from sfumato.scheduling import outcomes
 from sfumato.scheduling.hosts import Host
@@ -70,7 +70,7 @@ class Supervisor:
         self._around = around
         self._starts = 0
         self._ready: Ready | None = None
-        self._models: set[str] = set()
+        self._models: set[tuple[str, str]] = set()
         self._runs: dict[UUID, Run] = {}
         self._finishing: dict[UUID, Run] = {}
         self._background: set[asyncio.Task[None]] = set()
@@ -112,11 +112,12 @@ class Supervisor:
         while self._background:
             await asyncio.wait(self._background)
 
-    def begin(self, claimed: ClaimedJob, model: ModelInfo) -> None:
+    def begin(self, claimed: ClaimedJob, model: ModelInfo, vae: VaeInfo | None = None) -> None:
         """Give the engine a job that was claimed under its present `run_id`."""
         self._runs[claimed.job.id] = Run(claimed=claimed, model=model)
         self._introduce(model)
-        self._host.send(Generate(job_id=str(claimed.job.id), request=claimed.job.request))
+        location = vae.location if vae else ""
+        self._host.send(Generate(job_id=str(claimed.job.id), request=claimed.job.request, vae_location=location))
 
     def abandon(self, job_id: UUID) -> None:
         """Tell the engine, if it has this job, that someone else has ended it."""
@@ -180,8 +181,8 @@ class Supervisor:
         self._ready = ready
 
     def _introduce(self, model: ModelInfo, *, preload: bool = False) -> None:
-        if model.name not in self._models:
-            self._models.add(model.name)
+        if (model.name, model.location) not in self._models:
+            self._models.add((model.name, model.location))
             self._host.send(
                 LoadModel(name=model.name, family=model.family.value, location=model.location, preload=preload)
             )

@@ -14,6 +14,8 @@ from collections.abc import Mapping
 
 from sfumato.core.models import ModelInfo
 from sfumato.core.requests import (
+    AUTOMATIC_VAE,
+    NO_VAE,
     SAMPLER_DEFAULTS,
     SCHEDULE_DEFAULTS,
     GenerationRequest,
@@ -109,6 +111,8 @@ def request_fields(
         "Size": f"{request.width}x{request.height}",
         "Model hash": model.short_hash if model else None,
         "Model": model.name if model else request.model,
+        "VAE hash": request.vae_hash or None,
+        "VAE": None if request.vae in (AUTOMATIC_VAE, NO_VAE) else request.vae,
         "RNG": None if request.noise_source is NoiseSource.GPU else request.noise_source.value.upper(),
         **_noise_fields(request, sampler, index),
         **extra_fields(request),

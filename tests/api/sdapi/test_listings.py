@@ -1,5 +1,6 @@
 """What clients ask before they generate."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,7 +8,11 @@ import pytest
 
 from sfumato.api.sdapi.later import GETS, POSTS
 from sfumato.api.sdapi.listings import CONSTANT
+from sfumato.core.messages import Generate
+from sfumato.core.models import VaeInfo
 from tests.api.harness import make_user, run_api, wire_model
+from tests.factories import make_settings
+from tests.models.model_files import write_sd1_file
 
 OPTIONS = "/sdapi/v1/options"
 UPSTREAM_SAMPLERS = [
@@ -145,3 +150,54 @@ async def test_each_route_of_a_later_version_is_told_apart_from_a_missing_one(tm
                     "body": "",
                     "errors": "",
                 }
+
+
+SOFT = VaeInfo(name="soft.safetensors", location="/nowhere/soft.safetensors", sha256="ab" * 32)
+
+
+async def test_vaes_are_listed(tmp_path: Path) -> None:
+    async with run_api(tmp_path) as api:
+        api.services.registry.vaes = (SOFT,)
+        response = await api.get("/sdapi/v1/sd-vae")
+    assert response.json() == [{"model_name": "soft.safetensors", "filename": "soft.safetensors"}]
+
+
+async def test_a_chosen_vae_is_used_and_told(tmp_path: Path) -> None:
+    async with run_api(tmp_path) as api:
+        api.services.registry.vaes = (SOFT,)
+        response = await api.client.post(OPTIONS, json={"sd_vae": "SOFT"}, headers=api.user.basic)
+        assert "x-sfumato-ignored" not in response.headers
+        assert (await api.get(OPTIONS)).json()["sd_vae"] == "soft.safetensors"
+        answer = await api.txt2img(width=64, height=64)
+        (sent,) = [message for message in api.host.sent if isinstance(message, Generate)]
+    assert sent.vae_location == SOFT.location
+    info = json.loads(answer.json()["info"])
+    assert (info["sd_vae_name"], info["sd_vae_hash"]) == ("soft.safetensors", "ab" * 5)
+    assert "VAE hash: ababababab, VAE: soft.safetensors" in info["infotexts"][0]
+
+
+async def test_a_vae_can_be_chosen_for_one_request(tmp_path: Path) -> None:
+    async with run_api(tmp_path) as api:
+        api.services.registry.vaes = (SOFT,)
+        await api.txt2img(width=64, height=64, override_settings={"sd_vae": "soft"})
+        await api.txt2img(width=64, height=64)
+        sent = [message.vae_location for message in api.host.sent if isinstance(message, Generate)]
+    assert sent == [SOFT.location, ""]
+
+
+async def test_an_unknown_vae_is_refused(tmp_path: Path) -> None:
+    async with run_api(tmp_path) as api:
+        response = await api.client.post(OPTIONS, json={"sd_vae": "x"}, headers=api.user.basic)
+    assert (response.status_code, response.json()["detail"]) == (400, "There is no VAE named 'x'.")
+
+
+@pytest.mark.parametrize("route", ["refresh-checkpoints", "refresh-vae"])
+async def test_a_refresh_lists_new_models(route: str, tmp_path: Path) -> None:
+    async with run_api(tmp_path) as api:
+        models = tmp_path / "models"
+        write_sd1_file(models / "new.safetensors")
+        api.services.registry.settings = make_settings(tmp_path, models_dir=models)
+        response = await api.client.post(f"/sdapi/v1/{route}", headers=api.user.basic)
+        listed = (await api.get("/sdapi/v1/sd-models")).json()
+    assert (response.status_code, response.text) == (200, "null")
+    assert "new" in [model["model_name"] for model in listed]

@@ -96,6 +96,7 @@ async def test_an_empty_request_runs_euler_for_50_steps_at_512(tmp_path: Path) -
         seed=wanted.seed,
         noise_source=NoiseSource.GPU,
         image_count=1,
+        vae="None",
     )
 
 

@@ -1,5 +1,6 @@
 """What clients ask before they generate: options, models, samplers, and lists that are empty in this version."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import PurePath
 from typing import Any
@@ -38,7 +39,6 @@ CONSTANT: dict[str, Any] = {
         for s in SCHEDULES
     ],
     "latent-upscale-modes": [],
-    "sd-vae": [],
     "hypernetworks": [],
     "face-restorers": [],
     "realesrgan-models": [],
@@ -54,7 +54,7 @@ CONSTANT: dict[str, Any] = {
 
 async def get_options(state: StateOf, caller: SdapiCaller) -> Response:
     """Show every option with its value."""
-    return SdapiResponse(options.show(state.checkpoints.of(caller.user_id)))
+    return SdapiResponse(options.show(state.checkpoints, caller.user_id))
 
 
 async def set_options(request: Request, state: StateOf, caller: SdapiCaller) -> Response:
@@ -69,6 +69,18 @@ async def set_options(request: Request, state: StateOf, caller: SdapiCaller) -> 
 async def list_models(services: ServicesOf, _caller: SdapiCaller) -> Response:
     """List the installed checkpoints; only file names are told, not where they lie."""
     return SdapiResponse([_model(model) for model in services.registry.models])
+
+
+async def list_vaes(services: ServicesOf, _caller: SdapiCaller) -> Response:
+    """List the VAEs that can stand in for a checkpoint's own."""
+    return SdapiResponse([{"model_name": vae.name, "filename": vae.name} for vae in services.registry.vaes])
+
+
+async def refresh_models(services: ServicesOf, _caller: SdapiCaller) -> Response:
+    """Look through the folders again for models and VAEs."""
+    registry = services.registry
+    registry.adopt(await asyncio.to_thread(registry.rescanned))
+    return SdapiResponse(None)
 
 
 async def show_memory(_caller: SdapiCaller) -> Response:
@@ -104,6 +116,9 @@ def add_routes(router: APIRouter) -> None:
     router.get("/sdapi/v1/options")(get_options)
     router.post("/sdapi/v1/options", openapi_extra={"requestBody": _ANY_OBJECT})(set_options)
     router.get("/sdapi/v1/sd-models")(list_models)
+    router.get("/sdapi/v1/sd-vae")(list_vaes)
+    router.post("/sdapi/v1/refresh-checkpoints", name="Refresh checkpoints")(refresh_models)
+    router.post("/sdapi/v1/refresh-vae", name="Refresh VAEs")(refresh_models)
     router.get("/sdapi/v1/memory")(show_memory)
     router.get("/sdapi/v1/cmd-flags")(show_flags)
     for name, content in CONSTANT.items():

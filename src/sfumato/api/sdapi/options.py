@@ -1,8 +1,8 @@
 """`/options` and `override_settings`: the option keys clients read, and the few that can be changed.
 
-The checkpoint is each caller's own choice, kept in memory until the server stops: with one for all, two people who
-alternate models would change each other's pictures. Every other option is fixed; a new value is not taken and is
-named in the `X-Sfumato-Ignored` header.
+The checkpoint and the VAE are each caller's own choice, kept in memory until the server stops: with one for all, two
+people who alternate models would change each other's pictures. Every other option is fixed; a new value is not taken
+and is named in the `X-Sfumato-Ignored` header.
 """
 
 from collections.abc import Mapping
@@ -14,11 +14,12 @@ from sfumato.api.sdapi import sampling_options
 from sfumato.api.sdapi.sampling_options import SamplingKeys, read_sampling_keys
 from sfumato.core.errors import NotSupported
 from sfumato.core.models import ModelInfo
-from sfumato.core.requests import NoiseSource
+from sfumato.core.requests import AUTOMATIC_VAE, NO_VAE, NoiseSource
 from sfumato.models.registry import ModelRegistry
 
 CHECKPOINT = "sd_model_checkpoint"
 CHECKPOINT_HASH = "sd_checkpoint_hash"
+VAE = "sd_vae"
 
 FIXED: dict[str, Any] = {
     "samples_save": True,
@@ -44,7 +45,6 @@ FIXED: dict[str, Any] = {
     "code_former_weight": 0.5,
     "upscaler_for_img2img": None,
     "img2img_fix_steps": False,
-    "sd_vae": "Automatic",
     "CLIP_stop_at_last_layers": 1.0,
     "tiling": False,
     "randn_source": "GPU",
@@ -72,6 +72,7 @@ class Overrides:
     """What `override_settings` of one request comes to; `ignored` names the keys without effect here."""
 
     model: ModelInfo
+    vae: str
     noise_source: NoiseSource
     sampling: SamplingKeys
     ignored: tuple[str, ...]
@@ -79,10 +80,11 @@ class Overrides:
 
 @dataclass(frozen=True)
 class CheckpointChoices:
-    """Which model each caller of this dialect has chosen, by user; nobody's choice touches another's."""
+    """Which model and VAE each caller of this dialect has chosen, by user; nobody's choice touches another's."""
 
     registry: ModelRegistry
     _chosen: dict[UUID, ModelInfo] = field(default_factory=dict)
+    _vaes: dict[UUID, str] = field(default_factory=dict)
 
     def of(self, user_id: UUID) -> ModelInfo:
         """Return the caller's model: their choice, or the installation's default."""
@@ -92,10 +94,19 @@ class CheckpointChoices:
         """Remember a caller's model until the server stops."""
         self._chosen[user_id] = model
 
+    def vae_of(self, user_id: UUID) -> str:
+        """Return the caller's VAE: "Automatic", "None" or a file's name."""
+        return self._vaes.get(user_id, AUTOMATIC_VAE)
 
-def show(model: ModelInfo) -> dict[str, Any]:
-    """Return every option with its value, for a caller whose model this is."""
-    return {CHECKPOINT: model.title, CHECKPOINT_HASH: model.sha256 or "", **FIXED}
+    def choose_vae(self, user_id: UUID, choice: str) -> None:
+        """Remember a caller's VAE until the server stops."""
+        self._vaes[user_id] = choice
+
+
+def show(choices: CheckpointChoices, user_id: UUID) -> dict[str, Any]:
+    """Return every option with its value, for this caller."""
+    model = choices.of(user_id)
+    return {CHECKPOINT: model.title, CHECKPOINT_HASH: model.sha256 or "", VAE: choices.vae_of(user_id), **FIXED}
 
 
 def change(choices: CheckpointChoices, user_id: UUID, wanted: Mapping[str, Any]) -> tuple[str, ...]:
@@ -105,18 +116,23 @@ def change(choices: CheckpointChoices, user_id: UUID, wanted: Mapping[str, Any])
     """
     if wanted.get(CHECKPOINT) is not None:
         choices.choose(user_id, choices.registry.find(str(wanted[CHECKPOINT])))
-    return _without_effect(wanted, {CHECKPOINT, CHECKPOINT_HASH})
+    if wanted.get(VAE) is not None:
+        choices.choose_vae(user_id, _vae_choice(choices, choices.of(user_id), str(wanted[VAE])))
+    return _without_effect(wanted, {CHECKPOINT, CHECKPOINT_HASH, VAE})
 
 
 def read_overrides(choices: CheckpointChoices, user_id: UUID, wanted: Mapping[str, Any]) -> Overrides:
     """Read one request's `override_settings`.
 
-    Raises `UnknownModel` for a model that is not there (upstream silently takes the current one) and `NotSupported`
-    for a picture format or noise source of later versions, and `InvalidRequest` for a value that is none.
+    Raises `UnknownModel` for a model or VAE that is not there (upstream silently takes the current one),
+    `NotSupported` for a picture format or noise source of later versions, and `InvalidRequest` for a bad value.
     """
     model = choices.of(user_id)
     if wanted.get(CHECKPOINT):
         model = choices.registry.find(str(wanted[CHECKPOINT]))
+    vae = choices.vae_of(user_id)
+    if wanted.get(VAE) is not None:
+        vae = _vae_choice(choices, model, str(wanted[VAE]))
     if str(wanted.get("samples_format") or "png").casefold() != "png":
         raise NotSupported(
             "Invalid image format", field="samples_format", hint="This version of Sfumato sends PNG only."
@@ -124,13 +140,23 @@ def read_overrides(choices: CheckpointChoices, user_id: UUID, wanted: Mapping[st
     source = str(wanted.get("randn_source") or "GPU").casefold()
     if source not in _NOISE:
         raise NotSupported("randn_source must be GPU, CPU or NV.", field="randn_source")
-    known = {CHECKPOINT, CHECKPOINT_HASH, "samples_format", "randn_source", *SamplingKeys.model_fields}
+    known = {CHECKPOINT, CHECKPOINT_HASH, VAE, "samples_format", "randn_source", *SamplingKeys.model_fields}
     return Overrides(
         model=model,
+        vae=vae,
         noise_source=_NOISE[source],
         sampling=read_sampling_keys(wanted),
         ignored=_without_effect(wanted, known),
     )
+
+
+def _vae_choice(choices: CheckpointChoices, model: ModelInfo, text: str) -> str:
+    """Return a choice of VAE as it is shown: a name as its file has it. Raises `UnknownModel`."""
+    for word in (AUTOMATIC_VAE, NO_VAE):
+        if text.strip().casefold() in ("", word.casefold()):
+            return word
+    vae = choices.registry.find_vae(text, model)
+    return vae.name if vae else NO_VAE
 
 
 def _without_effect(wanted: Mapping[str, Any], known: set[str]) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from sfumato.api.sdapi.fields import Txt2ImgBody
 from sfumato.api.sdapi.translation import batch_size
 from sfumato.core.jobs import Job
 from sfumato.core.models import ModelInfo
-from sfumato.core.requests import GenerationRequest
+from sfumato.core.requests import NO_VAE, GenerationRequest
 from sfumato.core.sampling import effective_schedule, find_sampler
 from sfumato.storage.images import PARAMETERS_KEY
 from sfumato.storage.infotext import build, extra_fields
@@ -85,8 +85,8 @@ def _info(
         "face_restoration_model": None,
         "sd_model_name": model.name,
         "sd_model_hash": model.short_hash,
-        "sd_vae_name": None,
-        "sd_vae_hash": None,
+        "sd_vae_name": None if wanted.vae == NO_VAE else wanted.vae,
+        "sd_vae_hash": wanted.vae_hash or None,
         "seed_resize_from_w": body.seed_resize_from_w,
         "seed_resize_from_h": body.seed_resize_from_h,
         "denoising_strength": body.denoising_strength,

@@ -49,6 +49,7 @@ def to_request(body: Txt2ImgBody, overrides: Overrides, *, takes_unknown_sampler
         seed_resize=_seed_resize(body),
         eta_seed_delta=keys.eta_noise_seed_delta,
         noise_source=overrides.noise_source,
+        vae=overrides.vae,
         image_count=_image_count(body),
     )
 

@@ -47,6 +47,7 @@ async def txt2img(request: Request, services: ServicesOf, state: StateOf, caller
         job = await _end_of(job, request, services)
     if body.override_settings_restore_afterwards is False:
         state.checkpoints.choose(caller.user_id, overrides.model)
+        state.checkpoints.choose_vae(caller.user_id, overrides.vae)
     content = await render(body, job, overrides.model, services.objects, sfumato.__version__)
     if overrides.ignored:
         logger.info("options without effect", names=overrides.ignored[:50])

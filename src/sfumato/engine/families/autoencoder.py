@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from sfumato.core.errors import GenerationFailed
-from sfumato.engine.device import is_out_of_memory
+from sfumato.engine.device import is_out_of_memory, release_memory
 
 Note = Callable[[str], None]
 """Takes a sentence for the user about what was done otherwise than asked."""
@@ -93,8 +93,7 @@ class Autoencoder:
             if not is_out_of_memory(error):
                 raise
         # Outside the except clause: the error's traceback would keep the failed attempt's tensors alive.
-        if self._device.type == "cuda":
-            torch.cuda.empty_cache()
+        release_memory()
         note(TILED)
         self._limit_tiles()
         return tiled(x).float()

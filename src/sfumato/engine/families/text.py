@@ -16,13 +16,19 @@ from sfumato.engine.prompt.encode import TextStates
 CLIP_CHUNK_TOKENS = 75
 """Content tokens per pass: 77 with start and end, the length CLIP and the built-in model were trained at."""
 
+OPEN_CLIP_PAD = 0
+"""What OpenCLIP fills prompts up with: its activation, gelu and not quick_gelu, tells its networks from OpenAI's."""
+
 _START, _END = "<|startoftext|>", "<|endoftext|>"
 _CLIP_MERGES = 49152 - 256 - 2
 """CLIP's vocabulary has 49,408 entries: twice 256 bytes, these merges, and two marks."""
 
 
 class ClipText:
-    """CLIP's text transformer (Radford et al. 2021), its states after the final norm; shorter prompts end in EOS."""
+    """CLIP's text transformer (Radford et al. 2021), its states after the final norm.
+
+    Shorter prompts are filled up with EOS, for OpenCLIP's networks (Stable Diffusion 2) with token 0, "!".
+    """
 
     chunk_tokens = CLIP_CHUNK_TOKENS
     keeps_mean = True
@@ -30,8 +36,10 @@ class ClipText:
     def __init__(self, network: Any, tokenizer: Tokenizer) -> None:
         self.network = network
         self._tokenizer = tokenizer
+        self.networks: tuple[Any, ...] = (network,)
         self.start_token = _token_id(tokenizer, _START)
-        self.end_token = self.pad_token = _token_id(tokenizer, _END)
+        self.end_token = _token_id(tokenizer, _END)
+        self.pad_token = OPEN_CLIP_PAD if network.config.hidden_act == "gelu" else self.end_token
         self.comma_token = _token_id(tokenizer, ",</w>")
 
     def tokenize(self, text: str) -> list[int]:
@@ -56,6 +64,7 @@ class BertText:
     def __init__(self, network: Any, tokenizer: Tokenizer) -> None:
         self.network = network
         self._tokenizer = tokenizer
+        self.networks = (network,)
         self.start_token = _token_id(tokenizer, "[CLS]")
         self.end_token = _token_id(tokenizer, "[SEP]")
         self.pad_token = _token_id(tokenizer, "[PAD]")

@@ -35,14 +35,39 @@ def read_tensors(path: Path, prefix: str = "") -> dict[str, Tensor]:
         raise ModelLoadFailed(f"Cannot read {path}: {error}.") from error
 
 
-def find_weights(folder: Path, *names: str) -> Path:
-    """Return the first of the named files that a component's folder holds; pickles are not looked for."""
-    for name in names:
-        if (folder / name).exists():
-            return folder / name
+def read_metadata(path: Path) -> dict[str, str]:
+    """Read the notes in a safetensors file's header; raises `ModelLoadFailed`."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return dict(file.metadata() or {})
+    except (OSError, SafetensorError) as error:
+        raise ModelLoadFailed(f"Cannot read {path}: {error}.") from error
+
+
+def read_component(folder: Path, name: str) -> dict[str, Tensor]:
+    """Read a component's tensors: one file or several with an index, of full or half precision, never pickles.
+
+    Raises `ModelLoadFailed` when there are none or they are damaged.
+    """
+    for stem in (name, f"{name}.fp16"):
+        if (folder / f"{stem}.safetensors").exists():
+            return read_tensors(folder / f"{stem}.safetensors")
+    for index in (f"{name}.safetensors.index.json", f"{name}.safetensors.index.fp16.json"):
+        if (folder / index).exists():
+            return _read_shards(folder, read_config(folder / index).get("weight_map"))
     raise ModelLoadFailed(
         f"No safetensors weights in {folder}.", hint="Pickled weights (.bin, .ckpt) are not read: convert them."
     )
+
+
+def _read_shards(folder: Path, weight_map: Any) -> dict[str, Tensor]:
+    names = set(weight_map.values()) if isinstance(weight_map, dict) else set()
+    if not names or any(not isinstance(name, str) or Path(name).name != name for name in names):
+        raise ModelLoadFailed(f"The index of the weights in {folder} names no files beside it.")
+    tensors: dict[str, Tensor] = {}
+    for name in sorted(names):
+        tensors |= read_tensors(folder / name)
+    return tensors
 
 
 def filled(network: Module, tensors: dict[str, Tensor], device: Device, what: str) -> Module:
