@@ -173,6 +173,11 @@ class GenerationRequest:
     hires: Hires | None = None
 
     @property
+    def models(self) -> tuple[str, ...]:
+        """The names of the models that are needed, the first pass's first."""
+        return (self.model, self.hires.model) if self.hires and self.hires.model else (self.model,)
+
+    @property
     def stored_pictures(self) -> tuple[str, ...]:
         """The names of the stored pictures that are needed to carry this request out."""
         first_pass = self.hires.first_pass if self.hires else None

@@ -9,7 +9,7 @@ from uuid import UUID
 
 import structlog
 
-from sfumato.core.errors import UnknownModel
+from sfumato.core.errors import NotFound, UnknownModel
 from sfumato.core.jobs import JobStatus
 from sfumato.core.messages import Ready
 from sfumato.models.registry import ModelRegistry
@@ -18,7 +18,7 @@ from sfumato.scheduling.hosts import Host
 from sfumato.scheduling.metrics import Metrics
 from sfumato.scheduling.progress import ProgressBoard
 from sfumato.scheduling.queue import choose
-from sfumato.scheduling.supervisor import Supervisor, Surroundings
+from sfumato.scheduling.supervisor import Materials, Supervisor, Surroundings
 from sfumato.settings import Settings
 from sfumato.storage import jobs
 from sfumato.storage.database import Database
@@ -136,25 +136,32 @@ class Dispatcher:
             async with self._around.db.write() as session:
                 claimed = await jobs.claim_jobs(session, job_ids, run_id)
             for job in claimed:
+                materials = await self._materials_of(job)
                 if engine.run_id != run_id or engine.ready is None:  # it died meanwhile
                     await engine.recover(run_id)
                     break
+                if materials is None:
+                    continue
                 if job.job.id in self._claiming:  # else it was abandoned meanwhile
-                    await self._begin(engine, job)
+                    # No await from here on: between the check of the engine and the hand-over it must not change.
+                    self._around.board.started(job.job)
+                    self._around.metrics.job_started(job.job)
+                    engine.begin(job, materials)
         finally:
             self._claiming.difference_update(job_ids)
 
-    async def _begin(self, engine: Supervisor, claimed: ClaimedJob) -> None:
-        job = claimed.job
+    async def _materials_of(self, claimed: ClaimedJob) -> Materials | None:
+        """Find what a job needs besides its row; None, and the job has failed, if some of it is no longer there."""
+        job, registry = claimed.job, self._around.registry
         try:
-            model = self._around.registry.find(job.request.model)
-            vae = self._around.registry.find_vae(job.request.vae, model)
-        except UnknownModel as error:  # it was there when the job was accepted
+            models = [registry.find(name) for name in job.request.models]
+            return Materials(
+                models=models,
+                vae=registry.find_vae(job.request.vae, models[0]),
+                sources={name: await self._around.objects.get(name) for name in job.request.stored_pictures},
+            )
+        except (UnknownModel, NotFound) as error:  # it was there when the job was accepted
             if await outcomes.fail(self._around.db, job, error.code, error.message, engine_id=claimed.engine_id):
                 self._around.board.ended(job.id)
                 self._around.metrics.job_ended(job, JobStatus.FAILED)
-            return
-        # No await from here on: between the check of the engine and the hand-over it must not change.
-        self._around.board.started(job)
-        self._around.metrics.job_started(job)
-        engine.begin(claimed, model, vae)
+            return None

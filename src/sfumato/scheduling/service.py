@@ -25,6 +25,7 @@ from sfumato.settings import Settings
 from sfumato.storage import jobs
 from sfumato.storage.database import Database
 from sfumato.storage.objects import ObjectStore
+from sfumato.storage.sources import keep
 
 __all__ = ["EngineInfo", "GenerationService", "JobProgress"]
 
@@ -58,6 +59,7 @@ class GenerationService:
         self._settings = settings
         self._board = ProgressBoard()
         self._is_stopped = False
+        self._objects = objects
         self.metrics = Metrics(lambda: self.queue_depth)
         self._dispatcher = Dispatcher(
             db=db,
@@ -99,16 +101,24 @@ class GenerationService:
         """How many jobs wait for an engine."""
         return self._board.queue_depth
 
-    async def submit(self, caller: Caller, request: GenerationRequest, dialect: Dialect) -> Job:
+    async def submit(
+        self, caller: Caller, request: GenerationRequest, dialect: Dialect, sources: Sequence[bytes] = ()
+    ) -> Job:
         """Accept a request: charge it and put it in the queue, in one transaction.
 
+        `sources` are the pictures it names (`storage.sources`); they are stored first, so that a job in the queue
+        never lacks one.
         Raises `InvalidRequest` or a kind of it, `QueueFull` or `InsufficientCredits`; nothing is charged then.
         """
         model = self._registry.find(request.model)
         vae = self._registry.find_vae(request.vae, model)
         vae_hash = (vae.short_hash if vae else None) or ""
+        if request.hires is not None and request.hires.model is not None:
+            second = self._registry.find(request.hires.model)
+            request = replace(request, hires=replace(request.hires, model=second.name))
         request = replace(request, model=model.name, vae=vae.name if vae else NO_VAE, vae_hash=vae_hash).validated()
         cost_credits = CREDITS_PER_IMAGE * request.image_count
+        await keep(self._objects, sources)
         job: Job | None = None
         try:
             async with self._db.write() as session:

@@ -5,7 +5,7 @@ start of an engine is a run of its own, so nothing that an engine said before it
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 from uuid import UUID
@@ -62,6 +62,15 @@ class Surroundings:
     pause: Callable[[float], Awaitable[None]]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Materials:
+    """What a job needs besides its row: its models, the first pass's first, a VAE, and its stored pictures by name."""
+
+    models: Sequence[ModelInfo]
+    vae: VaeInfo | None
+    sources: dict[str, bytes]
+
+
 class Supervisor:
     """One host, the engine that runs there now, and the jobs it has."""
 
@@ -112,12 +121,19 @@ class Supervisor:
         while self._background:
             await asyncio.wait(self._background)
 
-    def begin(self, claimed: ClaimedJob, model: ModelInfo, vae: VaeInfo | None = None) -> None:
+    def begin(self, claimed: ClaimedJob, materials: Materials) -> None:
         """Give the engine a job that was claimed under its present `run_id`."""
-        self._runs[claimed.job.id] = Run(claimed=claimed, model=model)
-        self._introduce(model)
-        location = vae.location if vae else ""
-        self._host.send(Generate(job_id=str(claimed.job.id), request=claimed.job.request, vae_location=location))
+        self._runs[claimed.job.id] = Run(claimed=claimed, model=materials.models[0])
+        for model in materials.models:
+            self._introduce(model)
+        self._host.send(
+            Generate(
+                job_id=str(claimed.job.id),
+                request=claimed.job.request,
+                pictures=materials.sources,
+                vae_location=materials.vae.location if materials.vae else "",
+            )
+        )
 
     def abandon(self, job_id: UUID) -> None:
         """Tell the engine, if it has this job, that someone else has ended it."""
