@@ -40,12 +40,8 @@ def test_transparency_is_kept() -> None:
 def test_a_palette_with_transparency_becomes_colours_with_transparency() -> None:
     palette = Image.new("P", (2, 2), 0)
     palette.putpalette([255, 0, 0])
-    assert decoded(read_source(encoded(palette, transparency=b"\x10"), field="mask")).getpixel((0, 0)) == (
-        255,
-        0,
-        0,
-        16,
-    )
+    image = decoded(read_source(encoded(palette, transparency=b"\x10"), field="mask"))
+    assert image.getpixel((0, 0)) == (255, 0, 0, 16)
 
 
 def test_a_picture_is_turned_upright_and_its_metadata_is_left_behind() -> None:
