@@ -16,7 +16,8 @@ def txt2img(job_id: str, request: GenerationRequest, model: LoadedModel) -> list
     Picture i draws all its noise from a stream of its own, seeded `seed + i`, so that it is the picture a request
     for that seed alone would give. Raises `InvalidPrompt`, `InvalidRequest`.
     """
-    canvas = model.canvas(request.width, request.height)
+    canvas = model.canvas(request.width, request.height, guidance_scale=request.guidance_scale)
+    scale = 1.0 if model.guidance_width else request.guidance_scale
     positive = canvas.conditioned(model.prompts.encode(request.prompt, request.prompt_syntax))
     negative = canvas.conditioned(
         model.prompts.encode(request.negative_prompt, request.prompt_syntax), negative_prompt=request.negative_prompt
@@ -43,7 +44,7 @@ def txt2img(job_id: str, request: GenerationRequest, model: LoadedModel) -> list
                     network,
                     positive,
                     negative,
-                    request.guidance_scale / sampler.guidance_divisor,
+                    scale / sampler.guidance_divisor,
                     skips=request.guidance_skips,
                     evaluations=evaluations,
                     wants_unguided=sampler.wants_unguided,
