@@ -181,23 +181,28 @@ class Stage:
     def guided(self, run: Run, channels: Tensor | None = None) -> RowSteps:
         """Turn a sampler's asks into rows for the network; `channels` are what an inpainting network sees besides."""
         request, canvas = self.request, self._canvas(channels)
+        scale = 1.0 if self.model.guidance_width else request.guidance_scale
         return guided(
             run.steps,
             self._network,
             canvas.conditioned(self._positive),
             canvas.conditioned(self._negative, negative_prompt=request.negative_prompt),
-            request.guidance_scale / self.sampler.guidance_divisor,
+            scale / self.sampler.guidance_divisor,
             skips=request.guidance_skips,
             evaluations=run.evaluations,
             wants_unguided=self.sampler.wants_unguided,
         )
 
     def _canvas(self, channels: Tensor | None) -> Canvas:
-        if channels is not None:
-            return self.model.canvas(self.request.width, self.request.height, channels)
-        if self._blank is None:
-            self._blank = self.model.canvas(self.request.width, self.request.height)
-        return self._blank
+        request = self.request
+        if channels is None and self._blank is not None:
+            return self._blank
+        canvas = self.model.canvas(
+            request.width, request.height, guidance_scale=request.guidance_scale, channels=channels
+        )
+        if channels is None:
+            self._blank = canvas
+        return canvas
 
     @property
     def _counts_timesteps(self) -> bool:
