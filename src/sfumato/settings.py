@@ -64,6 +64,9 @@ class Settings(BaseSettings):
     models_dir: Path | None = None
     extra_model_paths: Path | None = None
     scan_hub_cache: bool = False
+    lora_dir: Path | None = None
+    embeddings_dir: Path | None = None
+    styles_file: Path | None = None
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
 
@@ -122,7 +125,9 @@ class Settings(BaseSettings):
             return json.loads(value)
         return [part.strip() for part in value.split(",") if part.strip()]
 
-    @field_validator("config", "data_dir", "models_dir", "extra_model_paths")
+    @field_validator(
+        "config", "data_dir", "models_dir", "extra_model_paths", "lora_dir", "embeddings_dir", "styles_file"
+    )
     @classmethod
     def _expand_home(cls, value: Path | None) -> Path | None:
         return value.expanduser() if value is not None else None

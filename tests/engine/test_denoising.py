@@ -14,7 +14,7 @@ from sfumato.core.sampling import SCHEDULES, find_sampler, find_schedule
 from sfumato.engine.batching import BucketShares, WidthTuner
 from sfumato.engine.conditioning import Conditioning
 from sfumato.engine.denoising import DenoiseLoop, LivePicture
-from sfumato.engine.guidance import Errand, Row, RowSteps, guided
+from sfumato.engine.guidance import Errand, Guide, Row, RowSteps, guided
 from sfumato.engine.guidance import Network as Target
 from sfumato.engine.sampling.noise import PictureNoise
 from sfumato.engine.sampling.samplers import SAMPLERS
@@ -54,8 +54,7 @@ def picture(
         steps=guided(
             asks,
             Target(model, network),  # type: ignore[arg-type]
-            positive,
-            Conditioning(torch.zeros(3, 6)),
+            Guide.constant(positive, Conditioning(torch.zeros(3, 6))),
             scale,
             skips=GuidanceSkips(below_sigma=skip_below),
             wants_unguided=rule.wants_unguided,

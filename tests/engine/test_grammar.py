@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sfumato.core.errors import InvalidPrompt
-from sfumato.core.requests import PromptSyntax
-from sfumato.engine.prompt.grammar import Piece, parse, parse_attention
+from sfumato.core.requests import Emphasis, PromptSyntax
+from sfumato.engine.prompt.grammar import MOST_PARTS, Piece, parse, parse_attention, split_and
 
 
 def weights(prompt: str) -> list[tuple[str, float]]:
@@ -75,11 +75,37 @@ def test_a_plain_prompt_is_read_as_it_stands() -> None:
     assert parse(prompt, PromptSyntax.PLAIN) == [Piece(prompt)]
 
 
-@pytest.mark.parametrize("prompt", ["a AND b", "[a:b:0.5]", "[a|b]", "<lora:x:1>", "[:b:3]"])
-def test_language_not_carried_out_yet_is_refused_by_name(prompt: str) -> None:
-    with pytest.raises(InvalidPrompt, match="does not carry out"):
-        parse(prompt, PromptSyntax.A1111)
+@pytest.mark.parametrize(
+    ("prompt", "expected"),
+    [
+        ("a cat", [("a cat", 1.0)]),
+        ("a AND b", [("a", 1.0), ("b", 1.0)]),
+        ("a :1.2 AND b:-.5 AND c", [("a", 1.2), ("b", -0.5), ("c", 1.0)]),
+        ("a : 2  AND b", [("a", 2.0), ("b", 1.0)]),
+        ("(a:1.2) AND b", [("(a:1.2)", 1.0), ("b", 1.0)]),
+        ("sand ANDY and", [("sand ANDY and", 1.0)]),
+        ("at 16:9", [("at 16:9", 1.0)]),
+    ],
+)
+def test_and_composes_weighted_prompts(prompt: str, expected: list[tuple[str, float]]) -> None:
+    assert split_and(prompt) == expected
 
 
-def test_words_like_and_are_only_words() -> None:
-    assert parse("sand and ANDY [tower]", PromptSyntax.A1111)
+def test_more_parts_than_a_forward_pass_holds_are_refused() -> None:
+    assert len(split_and(" AND ".join("x" * MOST_PARTS))) == MOST_PARTS
+    with pytest.raises(InvalidPrompt, match="at most 16"):
+        split_and(" AND ".join("x" * (MOST_PARTS + 1)))
+
+
+def test_ignored_emphasis_drops_the_weights_and_keeps_the_words_and_breaks() -> None:
+    pieces = parse("a (b:1.5) [c] BREAK d", PromptSyntax.A1111, Emphasis.IGNORE)
+    assert pieces == [Piece("a b c"), Piece("d", starts_chunk=True)]
+
+
+def test_without_emphasis_brackets_are_text() -> None:
+    assert parse("a (b:1.5) [c]", PromptSyntax.A1111, Emphasis.NONE) == [Piece("a (b:1.5) [c]")]
+
+
+@given(st.text(max_size=60))
+def test_a_composition_without_and_is_the_prompt_itself(prompt: str) -> None:
+    assert " AND " in f" {prompt} " or "AND" in prompt or split_and(prompt) == [(prompt, 1.0)]

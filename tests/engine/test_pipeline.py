@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from sfumato.core.errors import InvalidPrompt
-from sfumato.core.requests import GenerationRequest, NoiseSource, PromptSyntax, ScheduleOptions
+from sfumato.core.requests import GenerationRequest, NoiseSource, ScheduleOptions
 from sfumato.engine.denoising import DenoiseLoop
 from sfumato.engine.device import Device
 from sfumato.engine.families.base import LoadedModel
@@ -93,12 +92,6 @@ def test_prompts_longer_than_a_chunk_change_the_picture_to_their_end(model: Load
         for p in (long + "a pear", long + "a bear")
     )
     assert not torch.equal(one, other)
-
-
-def test_refused_prompt_language_is_an_error_of_the_request(model: LoadedModel) -> None:
-    request = GenerationRequest(prompt="a AND b", model="tiny", prompt_syntax=PromptSyntax.A1111)
-    with pytest.raises(InvalidPrompt):
-        txt2img("job", request, model)
 
 
 def test_bfloat16_stays_close_to_float32(folder: Path, model: LoadedModel) -> None:

@@ -6,9 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from sfumato.core import messages
-from sfumato.core.requests import GenerationRequest
+from sfumato.core.requests import AddOn, GenerationRequest, PromptSyntax
 from tests.engine import tiny
 
 
@@ -126,6 +128,41 @@ def test_one_jobs_failure_is_its_own(engine: EngineProcess) -> None:
     assert isinstance(ended["e2"], messages.Finished)
     codes = [getattr(ended[job], "code", None) for job in ("e1", "e3", "e4")]
     assert codes == ["model_load_failed", "unknown_model", "model_load_failed"]
+
+
+def test_loras_that_cannot_be_used_fail_their_own_job_with_the_reason(engine: EngineProcess, tmp_path: Path) -> None:
+    stem = "lora_unet_down_blocks_0_attentions_0_proj_in"
+    wide = {f"{stem}.lora_down.weight": torch.zeros(4, 2048), f"{stem}.lora_up.weight": torch.zeros(32, 4)}
+    save_file(wide, tmp_path / "wide.safetensors")
+    torch.save(wide, tmp_path / "pickled.safetensors")
+    for name in ("wide", "pickled"):
+        generate_with_lora(engine, name, tmp_path / f"{name}.safetensors")
+        failed = engine.until(name, *ENDS)[-1]
+        assert isinstance(failed, messages.Failed)
+        assert failed.code == "unusable_add_on"
+        assert f"The LoRA {name}" in failed.message
+    generate(engine, "after")
+    assert isinstance(engine.until("after", *ENDS)[-1], messages.Finished)
+
+
+def test_notes_about_prompts_come_with_the_end(engine: EngineProcess) -> None:
+    generate(engine, "n", prompt="a [cat:dog:soon]", prompt_syntax=PromptSyntax.A1111)
+    ended = engine.until("n", *ENDS)[-1]
+    assert isinstance(ended, messages.Finished)
+    assert ended.notes == ("The brackets at character 3 of the prompt fit no rule; they are text.",)
+
+
+def generate_with_lora(engine: EngineProcess, name: str, path: Path) -> None:
+    request = GenerationRequest(
+        prompt=f"x<lora:{name}:1>",
+        prompt_syntax=PromptSyntax.A1111,
+        adapters=(AddOn(word=name, name=name, short_hash="0" * 12),),
+        model="tiny",
+        width=64,
+        height=64,
+        steps=2,
+    )
+    engine.send(messages.Generate(job_id=name, request=request, adapters={name: str(path)}))
 
 
 def test_messages_for_unknown_jobs_are_ignored(engine: EngineProcess) -> None:

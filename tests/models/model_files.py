@@ -2,6 +2,7 @@
 
 import json
 import struct
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 UNET = "model.diffusion_model."
@@ -21,11 +22,17 @@ def shapes(*towers: str, width: int = 768, channels: int = 4) -> dict[str, list[
     }
 
 
-def write_safetensors(path: Path, shapes: dict[str, list[int]], *, payload: bytes = b"") -> Path:
+def write_safetensors(
+    path: Path,
+    shapes: Mapping[str, Sequence[int]],
+    *,
+    payload: bytes = b"",
+    metadata: Mapping[str, str] | None = None,
+) -> Path:
     header: dict[str, object] = {
         name: {"dtype": "F16", "shape": shape, "data_offsets": [0, len(payload)]} for name, shape in shapes.items()
     }
-    raw = json.dumps({"__metadata__": {"format": "pt"}, **header}).encode()
+    raw = json.dumps({"__metadata__": {"format": "pt", **(metadata or {})}, **header}).encode()
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(struct.pack("<Q", len(raw)) + raw + payload)
     return path

@@ -7,9 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sfumato.core.requests import (
+    AddOn,
+    Emphasis,
     GenerationRequest,
     GuidanceSkips,
     NoiseSource,
+    PromptOptions,
     SamplerOptions,
     ScheduleOptions,
     SeedResize,
@@ -87,6 +90,33 @@ def test_sampler_knobs_are_shown_when_used_and_not_the_default(
     found = infotext.parse(text)
     keys = ("Eta", "Eta DDIM", "Sigma churn", "Sigma tmin", "Sigma tmax", "Sigma noise")
     assert {key: float(found[key]) for key in keys if key in found} == shown
+
+
+@pytest.mark.parametrize("emphasis", [Emphasis.NO_NORM, Emphasis.IGNORE, Emphasis.NONE])
+def test_an_unusual_emphasis_is_named_when_a_prompt_has_brackets(emphasis: Emphasis) -> None:
+    options = PromptOptions(emphasis=emphasis)
+    text = infotext.build(make_request(prompt="a (red) apple", prompt_options=options), version="1")
+    assert infotext.parse(text)["Emphasis"] == emphasis.value
+    assert "Emphasis" not in last_line(make_request(prompt="an apple", prompt_options=options))
+    assert "Emphasis" not in last_line(make_request(prompt="a (red) apple"))
+
+
+def test_clip_skip_is_named_when_it_skips() -> None:
+    assert "Clip skip" not in last_line(make_request())
+    skipping = last_line(make_request(prompt_options=PromptOptions(clip_skip=2)))
+    assert "Model: test-model, Clip skip: 2, Version" in skipping
+    assert infotext.parse(skipping)["Clip skip"] == "2"
+
+
+def test_loras_and_embeddings_are_named_with_their_hashes() -> None:
+    knight = AddOn(word="knight", name="knight-v2", short_hash="0123456789ab")
+    sun = AddOn(word="sun", name="sun", short_hash="1" * 12)
+    odd = AddOn(word="bad, hands", name="bad, hands", short_hash="2" * 12)
+    text = last_line(make_request(adapters=(knight, sun), embeddings=(odd,)))
+    assert 'Lora hashes: "knight: 0123456789ab, sun: 111111111111", TI hashes: "bad, hands: 222222222222"' in text
+    found = infotext.parse(text)
+    assert found["Lora hashes"] == "knight: 0123456789ab, sun: 111111111111"
+    assert found["TI hashes"] == "bad, hands: 222222222222"
 
 
 def test_keys_come_in_the_formats_order_whatever_the_order_given() -> None:

@@ -16,6 +16,7 @@ from sfumato.api.public import undeclared
 from sfumato.api.sdapi.options import CheckpointChoices
 from sfumato.api.sdapi.router import add_sdapi_routes
 from sfumato.api.sdapi.state import SdapiState
+from sfumato.api.sdapi.styles import StyleBook
 from sfumato.api.sdapi.tasks import Tasks
 from sfumato.api.services import Services
 from sfumato.api.stablecog.router import add_stablecog_routes
@@ -38,7 +39,9 @@ def create_app(services: Services) -> FastAPI:
         generate_unique_id_function=_operation_id,
     )
     app.state.services = services
-    app.state.sdapi = SdapiState(checkpoints=CheckpointChoices(services.registry), tasks=Tasks())
+    app.state.sdapi = SdapiState(
+        checkpoints=CheckpointChoices(services.registry), tasks=Tasks(), styles=StyleBook.of(services.settings)
+    )
     for add_routes in (add_native_routes, add_stablecog_routes, add_sdapi_routes):
         add_routes(app.router)  # not as routers of their own: the walk below must see every route
     add_error_handlers(app)

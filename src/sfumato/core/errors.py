@@ -39,6 +39,12 @@ class InvalidPrompt(InvalidRequest):
     code = "invalid_prompt"
 
 
+class UnusableAddOn(InvalidRequest):
+    """A LoRA or an embedding that the prompt names is damaged, a pickle, or made for another family of models."""
+
+    code = "unusable_add_on"
+
+
 class UnknownModel(InvalidRequest):
     """No model of that id or name is installed."""
 

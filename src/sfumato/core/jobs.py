@@ -54,7 +54,10 @@ class Output:
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """A job and, once it succeeded, its outputs in order of index."""
+    """A job and, once it succeeded, its outputs in order of index.
+
+    `notes` are the engine's sentences about what was done otherwise than asked.
+    """
 
     id: UUID
     user_id: UUID
@@ -69,4 +72,5 @@ class Job:
     finished_at: datetime | None = None
     error_code: str | None = None
     error_message: str | None = None
+    notes: tuple[str, ...] = ()
     outputs: tuple[Output, ...] = ()

@@ -32,13 +32,16 @@ class Generate(Message, frozen=True):
     """Make the pictures of a job; events about it carry its `job_id`.
 
     `pictures` are the stored pictures that the request names, as files in a format that Pillow reads. `vae_location`
-    is where the VAE lies that stands in for the model's own; empty for its own.
+    is where the VAE lies that stands in for the model's own; empty for its own. `adapters` and `embeddings` say where
+    the files lie of the LoRAs and embeddings that the request names; the engine opens no others.
     """
 
     job_id: str
     request: GenerationRequest
     pictures: dict[str, bytes] = {}
     vae_location: str = ""
+    adapters: dict[str, str] = {}
+    embeddings: dict[str, str] = {}
 
 
 class Cancel(Message, frozen=True):

@@ -18,6 +18,7 @@ MAX_PROMPT_CHARACTERS = 20_000
 MAX_SIDE = 2048
 MAX_STEPS = 150
 MAX_IMAGES = 64
+MAX_CLIP_SKIP = 12
 MAX_MASK_BLUR = 256
 
 
@@ -26,6 +27,19 @@ class PromptSyntax(StrEnum):
 
     PLAIN = "plain"
     A1111 = "a1111"
+
+
+class Emphasis(StrEnum):
+    """What brackets of the prompt language do to the states of their words.
+
+    ORIGINAL multiplies them and rescales to the old mean, NO_NORM only multiplies, IGNORE drops the weights, and with
+    NONE brackets are text.
+    """
+
+    ORIGINAL = "Original"
+    NO_NORM = "No norm"
+    IGNORE = "Ignore"
+    NONE = "None"
 
 
 class NoiseSource(StrEnum):
@@ -142,18 +156,45 @@ class SeedResize:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PromptOptions:
+    """How a prompt in A1111 syntax becomes conditioning.
+
+    `clip_skip`: which layer of the text encoder is taken, counted from its end (1 is the last).
+    `comma_backtrack_tokens`: a full chunk is cut after a comma that lies so near to its end.
+    """
+
+    emphasis: Emphasis = Emphasis.ORIGINAL
+    clip_skip: int = 1
+    comma_backtrack_tokens: int = 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class AddOn:
+    """A LoRA or an embedding that a prompt names: by `word` there, by `name` in the registry; hash in 12 hex digits."""
+
+    word: str
+    name: str
+    short_hash: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class GenerationRequest:
     """One request for `image_count` pictures of `width` x `height` pixels; picture i has seed `seed + i`.
 
     With a variation all have `seed`. `eta_seed_delta` is added to the seed of all noise after the first draw (ENSD).
     `vae` names one that stands in for the model's own; `vae_hash`, of 10 hex digits, is filled in when it is accepted.
-    `model` is an id of the model registry; `sampler` and `schedule` are display names of `core.sampling`.
+    `model` is an id of the model registry; `sampler` and `schedule` are display names of `core.sampling`. `adapters`
+    and `embeddings` are the LoRAs and textual inversions that a prompt names and that are installed; how strongly a
+    LoRA acts is said in the prompt.
     """
 
     prompt: str
     model: str
     negative_prompt: str = ""
     prompt_syntax: PromptSyntax = PromptSyntax.PLAIN
+    prompt_options: PromptOptions = PromptOptions()
+    adapters: tuple[AddOn, ...] = ()
+    embeddings: tuple[AddOn, ...] = ()
     width: int = 512
     height: int = 512
     steps: int = 20
@@ -202,6 +243,8 @@ class GenerationRequest:
             ("image_count", self.image_count, 1, MAX_IMAGES),
             ("seed", self.seed, 0, MAX_SEED - self.image_count),
             ("guidance_scale", self.guidance_scale, 0.0, 100.0),
+            ("clip_skip", self.prompt_options.clip_skip, 1, MAX_CLIP_SKIP),
+            ("comma_backtrack_tokens", self.prompt_options.comma_backtrack_tokens, 0, 74),
         ):
             _check(field, value, low, high)
         for field, side in (("width", self.width), ("height", self.height)):

@@ -1,7 +1,7 @@
 """The denoise loop of a device: all pictures of all requests, one forward pass a turn.
 
 Every live picture is a sampler waiting for rows to be denoised. A turn picks a bucket (rows that can share a forward
-pass: same model, latent shape and shape of conditioning), runs the network once over as many of its rows as pay, and
+pass: same network, latent shape and shape of conditioning), runs the network once over as many of its rows as pay, and
 sends the samplers their answers. A picture joins at the next turn and leaves when its sampler returns. Nobody waits
 for a batch to fill or for somebody else's steps. The loop knows no prompts, processes or pixels.
 """

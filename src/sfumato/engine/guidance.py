@@ -1,6 +1,6 @@
 """Wrappers around a sampler's ask: what one question about a picture becomes for the network."""
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,6 +8,7 @@ from torch import Tensor
 
 from sfumato.core.requests import NO_SKIPS, GuidanceSkips
 from sfumato.engine.conditioning import Conditioning
+from sfumato.engine.prompt.schedule import Course
 from sfumato.engine.sampling.steps import Estimates, EstimateSteps, Steps
 
 Denoise = Callable[[Tensor, Tensor, Conditioning], Tensor]
@@ -42,6 +43,28 @@ class Errand:
     run: Callable[[], Tensor]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Guide:
+    """What a run is drawn to and away from at each call: weighted prompts that AND composes, and a negative one."""
+
+    positive: tuple[tuple[Course[Conditioning], float], ...]
+    negative: Course[Conditioning]
+
+    def map(
+        self, positive: Callable[[Conditioning], Conditioning], negative: Callable[[Conditioning], Conditioning]
+    ) -> "Guide":
+        """Return the guide of what becomes of each prompt."""
+        return Guide(
+            positive=tuple((course.map(positive), weight) for course, weight in self.positive),
+            negative=self.negative.map(negative),
+        )
+
+    @classmethod
+    def constant(cls, positive: Conditioning, negative: Conditioning) -> "Guide":
+        """Return the guide of two prompts that never change."""
+        return cls(positive=((Course.constant(positive), 1.0),), negative=Course.constant(negative))
+
+
 RowSteps = Generator[list[Row] | Errand, list[Tensor], Tensor]
 """A picture on its way: it asks for rows and is sent each row's denoised latents, in order, or for an errand and is
 sent its result alone."""
@@ -50,8 +73,7 @@ sent its result alone."""
 def guided(
     steps: Steps | EstimateSteps,
     network: Network,
-    positive: Conditioning,
-    negative: Conditioning,
+    guide: Guide,
     scale: float,
     *,
     skips: GuidanceSkips = NO_SKIPS,
@@ -60,23 +82,32 @@ def guided(
 ) -> RowSteps:
     """Answer a sampler's asks by classifier-free guidance (Ho and Salimans 2022, Eq. 6), in terms of x0.
 
-    At scale 1, and where `skips` says so, the negative prompt has no effect and its row is saved. A sampler that
-    `wants_unguided` is sent `Estimates`; where there is no negative row, both are the positive prompt's.
+    Several prompts are composed by the sum of their directions (Liu et al. 2022, Eq. 11), each with its weight. Where
+    the negative prompt has no share in the sum, as at scale 1, and where `skips` says so, its row is saved. A sampler
+    that `wants_unguided` is sent `Estimates`; where there is no negative row, the second is the first prompt's.
     """
+    weights = [weight for _, weight in guide.positive]
+    strengths = [weight * scale for weight in weights]
+    has_share = wants_unguided or sum(strengths) != 1
     evaluation = 0
     try:
         x, sigma = next(steps)
         while True:
             is_skipped = skips.skip(evaluation=evaluation, evaluations=evaluations, sigma=sigma)
-            if is_skipped or (scale == 1 and not wants_unguided):
-                (denoised,) = yield [Row(x, sigma, positive, network)]
-                away = denoised
-            else:
-                toward, away = yield [Row(x, sigma, positive, network), Row(x, sigma, negative, network)]
-                denoised = away + (toward - away) * scale
+            told = [course.at(evaluation) for course, _ in guide.positive]
+            if has_share and not is_skipped:
+                told.append(guide.negative.at(evaluation))
+            answers = yield [Row(x, sigma, conditioning, network) for conditioning in told]
+            away = answers[0] if len(answers) == len(weights) else answers[-1]
+            denoised = _composed(away, answers, weights if is_skipped else strengths)
             answer: Any = Estimates(denoised, away) if wants_unguided else denoised
             x, sigma = steps.send(answer)
             evaluation += 1
     except StopIteration as stop:
         result: Tensor = stop.value
         return result
+
+
+def _composed(away: Tensor, toward: Sequence[Tensor], strengths: Sequence[float]) -> Tensor:
+    """Go from one estimate in the direction of others; there may be more of these than strengths."""
+    return sum(((each - away) * strength for each, strength in zip(toward, strengths, strict=False)), away)

@@ -1,14 +1,18 @@
-"""Several models warm within a memory budget, least recently used out."""
+"""What is kept in memory within a budget, least recently used out: models, and whatever else was read or made."""
 
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import replace
+from typing import Generic, TypeVar
 
 from sfumato.core.errors import UnknownModel
 from sfumato.engine.device import is_out_of_memory, release_memory
 from sfumato.engine.families.base import LatentCodec, LoadedModel
+
+Key = TypeVar("Key", bound=Hashable)
+Value = TypeVar("Value")
 
 Load = Callable[[str, str], LoadedModel]
 """Reads the model of a name from a location."""
@@ -88,3 +92,24 @@ class WarmModels:
             if oldest == newest:
                 return
             del self._warm[oldest]
+
+
+class RecentlyUsed(Generic[Key, Value]):
+    """Keeps the values used last, as many as fit a budget."""
+
+    def __init__(self, *, budget_bytes: int, size_of: Callable[[Value], int]) -> None:
+        self._budget_bytes = budget_bytes
+        self._size_of = size_of
+        self._values: OrderedDict[Key, Value] = OrderedDict()
+        self._sizes: dict[Key, int] = {}
+
+    def get(self, key: Key, make: Callable[[], Value]) -> Value:
+        """Return the value of a key, made if it is not there; what was not used for longest makes room."""
+        if key not in self._values:
+            self._values[key] = value = make()
+            self._sizes[key] = self._size_of(value)
+            while len(self._values) > 1 and sum(self._sizes.values()) > self._budget_bytes:
+                oldest, _ = self._values.popitem(last=False)
+                del self._sizes[oldest]
+        self._values.move_to_end(key)
+        return self._values[key]

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -12,13 +13,15 @@ from sfumato.core.passes import Hires, MaskedContent, ResizeMode, Source
 from sfumato.core.requests import LATENT_FACTOR, GenerationRequest
 from sfumato.core.sampling import find_sampler
 from sfumato.engine import masks
-from sfumato.engine.conditioning import Conditioning
+from sfumato.engine.addons import AddOns
 from sfumato.engine.denoising import LivePicture
 from sfumato.engine.enlarging import enlarged_latents, enlarged_picture, is_latent_upscaler
 from sfumato.engine.families.autoencoder import Note, ignore
 from sfumato.engine.families.base import LatentCodec, LoadedModel
 from sfumato.engine.families.canvas import Canvas
-from sfumato.engine.guidance import Errand, Network, RowSteps, guided
+from sfumato.engine.guidance import Errand, RowSteps, guided
+from sfumato.engine.prompt.schedule import Calls
+from sfumato.engine.prompting import calls_of, read_prompts
 from sfumato.engine.sampling.inpainting import keeping
 from sfumato.engine.sampling.noise import PictureNoise
 from sfumato.engine.sampling.samplers import SAMPLERS
@@ -35,26 +38,31 @@ def prepare(
     model_of: Callable[[str], LoadedModel],
     pictures: Mapping[str, bytes],
     note: Note = ignore,
+    add_ons: AddOns | None = None,
 ) -> list[LivePicture]:
     """Return the live pictures of a request, none begun yet; `pictures` are its stored sources by name.
 
-    Raises `InvalidPrompt`, `InvalidRequest`, `UnknownModel`, `ModelLoadFailed`.
+    `note` is told what is done otherwise than asked. Raises `InvalidPrompt`, `UnusableAddOn`, `InvalidRequest`,
+    `UnknownModel`, `ModelLoadFailed`.
     """
     model = model_of(request.model)
     if request.source is not None:
-        return img2img(job_id, request, request.source, model, pictures, note)
+        return img2img(job_id, request, request.source, model, pictures, note, add_ons)
     if request.hires is not None:
-        return hires(job_id, request, request.hires, model, model_of(request.hires.model or request.model), pictures)
-    return txt2img(job_id, request, model)
+        second_model = model_of(request.hires.model or request.model)
+        return hires(job_id, request, request.hires, model, second_model, pictures, note, add_ons)
+    return txt2img(job_id, request, model, note, add_ons)
 
 
-def txt2img(job_id: str, request: GenerationRequest, model: LoadedModel) -> list[LivePicture]:
+def txt2img(
+    job_id: str, request: GenerationRequest, model: LoadedModel, note: Note = ignore, add_ons: AddOns | None = None
+) -> list[LivePicture]:
     """Return the live pictures of a text-to-image request, one per picture asked for, none begun yet.
 
     Picture i draws all its noise from a stream of its own, seeded `seed + i`, so that it is the picture a request
-    for that seed alone would give. Raises `InvalidPrompt`, `InvalidRequest`.
+    for that seed alone would give. Raises `InvalidPrompt`, `UnusableAddOn`, `InvalidRequest`.
     """
-    stage = Stage(request, model)
+    stage = Stage(request, model, note, add_ons)
     pictures = []
     for index in range(request.image_count):
         run = stage.from_noise(PictureNoise(request, index, stage.latent_shape))
@@ -73,13 +81,14 @@ def img2img(
     model: LoadedModel,
     pictures: Mapping[str, bytes],
     note: Note = ignore,
+    add_ons: AddOns | None = None,
 ) -> list[LivePicture]:
     """Return live pictures that begin from given ones, in part noised (Meng et al. 2022, "SDEdit").
 
     With a mask only what it shows is painted: every estimate is mended with the source's latents elsewhere, and the
     finished picture with the source's pixels. Raises `InvalidRequest` for a mask that does not fit its picture.
     """
-    stage = Stage(request, model)
+    stage = Stage(request, model, note, add_ons)
     begun: dict[str, tuple[masks.Prepared, Tensor]] = {}
     live = []
     for index in range(request.image_count):
@@ -114,10 +123,12 @@ def hires(
     model: LoadedModel,
     second_model: LoadedModel,
     pictures: Mapping[str, bytes],
+    note: Note = ignore,
+    add_ons: AddOns | None = None,
 ) -> list[LivePicture]:
     """Return live pictures made in two passes: small from noise, then enlarged, noised in part and denoised again."""
-    first = Stage(request, model)
-    second = Stage(_second_request(request, wanted), second_model)
+    first = Stage(request, model, note, add_ons)
+    second = Stage(_second_request(request, wanted), second_model, note, add_ons, after=first)
     source = Source(pictures=(), strength=wanted.strength, runs_all_steps=True)
     live = []
     for index in range(request.image_count):
@@ -146,17 +157,29 @@ class Run:
 
 
 class Stage:
-    """What all pictures of one pass share: the model, the prompts, the sampler, and how it is guided."""
+    """What all pictures of one pass share: the model, the prompts, the sampler, and how it is guided.
 
-    def __init__(self, request: GenerationRequest, model: LoadedModel) -> None:
+    The prompts of a pass `after` another go on with its timeline.
+    """
+
+    def __init__(
+        self,
+        request: GenerationRequest,
+        model: LoadedModel,
+        note: Note = ignore,
+        add_ons: AddOns | None = None,
+        *,
+        after: "Stage | None" = None,
+    ) -> None:
         self.request = request
         self.model = model
         self.info, self._schedule = find_sampler(request.sampler, request.schedule)
         self.sampler = SAMPLERS[self.info.name]
-        self._positive = self._encoded(request.prompt)
-        self._negative = self._encoded(request.negative_prompt)
+        self.calls: Calls = calls_of(request, after=after.calls if after else None)
+        self._prompted = read_prompts(request, model, add_ons or AddOns(), self.calls)
         self._blank: Canvas | None = None
-        self._network = Network(model.name, model.denoiser.denoise)
+        for sentence in self._prompted.notes:
+            note(sentence)
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
@@ -184,9 +207,10 @@ class Stage:
         scale = 1.0 if self.model.guidance_width else request.guidance_scale
         return guided(
             run.steps,
-            self._network,
-            canvas.conditioned(self._positive),
-            canvas.conditioned(self._negative, negative_prompt=request.negative_prompt),
+            self._prompted.network,
+            self._prompted.guide.map(
+                canvas.conditioned, partial(canvas.conditioned, negative_prompt=request.negative_prompt)
+            ),
             scale / self.sampler.guidance_divisor,
             skips=request.guidance_skips,
             evaluations=run.evaluations,
@@ -237,9 +261,6 @@ class Stage:
     def _run(self, x: Tensor, sigmas: list[float], noise: PictureNoise) -> Run:
         steps = self.sampler.run(x, sigmas, self.request.sampler_options, noise, self.model.denoiser.levels)
         return Run(steps, self.sampler.evaluations(sigmas))
-
-    def _encoded(self, prompt: str) -> Conditioning:
-        return self.model.prompts.encode(prompt, self.request.prompt_syntax)
 
 
 def _second_request(request: GenerationRequest, wanted: Hires) -> GenerationRequest:

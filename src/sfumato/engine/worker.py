@@ -24,6 +24,7 @@ from torch import Tensor
 from sfumato.core import messages
 from sfumato.core.errors import GenerationFailed, OutOfMemory, SfumatoError
 from sfumato.core.requests import GenerationRequest
+from sfumato.engine.addons import AddOnFiles, AddOns
 from sfumato.engine.denoising import DenoiseLoop, LivePicture, Turn
 from sfumato.engine.device import Device, is_out_of_memory
 from sfumato.engine.families.base import LoadedModel
@@ -46,6 +47,7 @@ class LiveJob:
     request: GenerationRequest
     pictures: Mapping[str, bytes] = field(default_factory=dict)
     vae_location: str = ""
+    add_ons: AddOns = field(default_factory=AddOns)
     model: LoadedModel | None = None
     pictures_left: int = 0
     encode_seconds: float = 0.0
@@ -67,6 +69,7 @@ class Engine:
     def __init__(self, device: Device, send: Send) -> None:
         self._send = send
         self._loop = DenoiseLoop()
+        self._add_on_files = AddOnFiles()
         self._jobs: dict[str, LiveJob] = {}
         self._lock = threading.Lock()
         self._models = WarmModels(
@@ -99,9 +102,10 @@ class Engine:
                 self._models.register(name, location)
                 if preload:
                     self._prepare.put(partial(self._preload, name))
-            case messages.Generate(job_id=job_id, request=request, pictures=pictures, vae_location=vae_location):
+            case messages.Generate(job_id=job_id):
+                add_ons = AddOns(self._add_on_files, message.adapters, message.embeddings)
                 with self._lock:
-                    self._jobs[job_id] = LiveJob(request, pictures, vae_location)
+                    self._jobs[job_id] = LiveJob(message.request, message.pictures, message.vae_location, add_ons)
                 self._prepare.put(partial(self._begin, job_id))
             case messages.Cancel(job_id=job_id, keep_partial=keep_partial):
                 self._inbox.put(partial(self._cancel, job_id, keep_partial))
@@ -121,7 +125,7 @@ class Engine:
             job.model = self._models.get(job.request.model, job.vae_location)
             began = time.perf_counter()
             model_of = partial(self._models.get, vae_location=job.vae_location)
-            pictures = prepare(job_id, job.request, model_of, job.pictures, job.note)
+            pictures = prepare(job_id, job.request, model_of, job.pictures, job.note, job.add_ons)
             job.encode_seconds = time.perf_counter() - began
         except Exception as error:
             self._inbox.put(partial(self._fail, job_id, error))

@@ -27,24 +27,31 @@ class HashCache:
 
     def known(self, file: Path) -> str | None:
         """Return the remembered sha256 in lower hex, or None when there is none for the file as it is now."""
-        entry = self._entries.get(str(file))
+        return self._known(str(file), file)
+
+    def _known(self, name: str, file: Path) -> str | None:
+        entry = self._entries.get(name)
         size_bytes, mtime_ns = _stamp(file)
         return entry.sha256 if entry and (entry.size_bytes, entry.mtime_ns) == (size_bytes, mtime_ns) else None
 
-    def compute(self, file: Path) -> str:
+    def compute(self, file: Path, *, payload_only: bool = False) -> str:
         """Return the sha256 in lower hex, reading the file only when it is not known yet.
 
-        Raises `ModelLoadFailed` when the file cannot be read.
+        `payload_only`: of what follows the header of a safetensors file. Raises `ModelLoadFailed` when the file
+        cannot be read.
         """
-        if known := self.known(file):
+        name = f"{file}#payload" if payload_only else str(file)
+        if known := self._known(name, file):
             return known
         size_bytes, mtime_ns = _stamp(file)
         try:
             with file.open("rb") as stream:
+                if payload_only:
+                    stream.seek(int.from_bytes(stream.read(8), "little") + 8)
                 sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
         except OSError as error:
             raise _unreadable(file, error) from None
-        self._entries[str(file)] = _Entry(size_bytes=size_bytes, mtime_ns=mtime_ns, sha256=sha256)
+        self._entries[name] = _Entry(size_bytes=size_bytes, mtime_ns=mtime_ns, sha256=sha256)
         self._save()
         return sha256
 

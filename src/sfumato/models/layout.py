@@ -60,6 +60,12 @@ def folders_in(root: Path) -> Folders:
     return found if Kind.CHECKPOINT in found else {Kind.CHECKPOINT: [root]}
 
 
+def folders_of(kind: Kind, root: Path) -> list[Path]:
+    """Return the folders of one kind in a program's folder or its `models` folder, whatever else is there."""
+    folders = (folder for place in (root, root / "models") if place.is_dir() for folder in sorted(place.iterdir()))
+    return [folder for folder in folders if _NAMES.get(folder.name.casefold()) is kind and folder.is_dir()]
+
+
 def read_extra_paths(file: Path) -> Folders:
     """Read the folders that ComfyUI's `extra_model_paths.yaml` names; those that are not there are left out.
 

@@ -14,6 +14,7 @@ from sfumato.core.ids import derived_id
 from sfumato.core.models import Family, ModelInfo, VaeInfo
 from sfumato.core.requests import AUTOMATIC_VAE, NO_VAE
 from sfumato.models import families, hub
+from sfumato.models.addons import AddOnRegistry
 from sfumato.models.hashing import CACHE_NAME, HashCache
 from sfumato.models.scanning import Scanner, SkippedModel, model_info
 from sfumato.settings import Settings
@@ -24,12 +25,16 @@ _MAX_ECHO = 200  # characters of an unknown name that an error repeats
 
 @dataclass(kw_only=True)
 class ModelRegistry:
-    """All installed models and VAEs; `default` serves requests that name none. `refresh` finds what is new."""
+    """All installed models and VAEs, and the LoRAs and embeddings that go with them.
+
+    `default` serves requests that name no model. `rescanned` finds what is new.
+    """
 
     models: tuple[ModelInfo, ...]
     default: ModelInfo
     skipped: tuple[SkippedModel, ...] = ()
     vaes: tuple[VaeInfo, ...] = ()
+    add_ons: AddOnRegistry = field(default_factory=AddOnRegistry, repr=False, compare=False)
     settings: Settings | None = field(default=None, repr=False, compare=False)
     _by_word: dict[str, ModelInfo] = field(init=False, repr=False, compare=False)
 
@@ -44,7 +49,8 @@ class ModelRegistry:
         `compute_hashes`, as a large folder takes minutes; until then a remembered hash is used, or none.
         Raises `ModelLoadFailed` when a model named explicitly cannot be used.
         """
-        scanner = Scanner(HashCache(settings.data_dir / CACHE_NAME), compute_hashes=compute_hashes, progress=progress)
+        hashes = HashCache(settings.data_dir / CACHE_NAME)
+        scanner = Scanner(hashes, compute_hashes=compute_hashes, progress=progress)
         named = [scanner.named(text) for text in settings.model]
         found, skipped, vaes = [_builtin(), *named], list[SkippedModel](), dict[str, VaeInfo]()
         for each in scanner.everywhere(settings):
@@ -58,7 +64,14 @@ class ModelRegistry:
         models = _unique(found)
         preferred = Path((named or found)[0].location).resolve()
         default = next(model for model in models if Path(model.location).resolve() == preferred)
-        return cls(models=models, default=default, skipped=tuple(skipped), vaes=tuple(vaes.values()), settings=settings)
+        return cls(
+            models=models,
+            default=default,
+            skipped=tuple(skipped),
+            vaes=tuple(vaes.values()),
+            add_ons=AddOnRegistry.of(settings, hashes),
+            settings=settings,
+        )
 
     def rescanned(self) -> "ModelRegistry":
         """Return what there is now; reads folders, so not for the event loop. Raises as `scan`."""

@@ -126,12 +126,15 @@ class Supervisor:
         self._runs[claimed.job.id] = Run(claimed=claimed, model=materials.models[0])
         for model in materials.models:
             self._introduce(model)
+        request, add_ons = claimed.job.request, self._around.registry.add_ons
         self._host.send(
             Generate(
                 job_id=str(claimed.job.id),
-                request=claimed.job.request,
+                request=request,
                 pictures=materials.sources,
                 vae_location=materials.vae.location if materials.vae else "",
+                adapters=add_ons.loras.locations(request.adapters) if request.adapters else {},
+                embeddings=add_ons.embeddings.locations(request.embeddings) if request.embeddings else {},
             )
         )
 

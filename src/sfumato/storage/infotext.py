@@ -18,6 +18,7 @@ from sfumato.core.requests import (
     NO_VAE,
     SAMPLER_DEFAULTS,
     SCHEDULE_DEFAULTS,
+    Emphasis,
     GenerationRequest,
     GuidanceSkips,
     NoiseSource,
@@ -113,6 +114,7 @@ def request_fields(
         "Model": model.name if model else request.model,
         "VAE hash": request.vae_hash or None,
         "VAE": None if request.vae in (AUTOMATIC_VAE, NO_VAE) else request.vae,
+        "Clip skip": request.prompt_options.clip_skip if request.prompt_options.clip_skip > 1 else None,
         "RNG": None if request.noise_source is NoiseSource.GPU else request.noise_source.value.upper(),
         **_noise_fields(request, sampler, index),
         **extra_fields(request),
@@ -126,7 +128,21 @@ def extra_fields(request: GenerationRequest) -> Fields:
         **_sampler_fields(request.sampler_options, sampler),
         **_schedule_fields(request.schedule_options, sampler, schedule),
         **_skip_fields(request.guidance_skips),
+        **_prompt_fields(request),
     }
+
+
+def _prompt_fields(request: GenerationRequest) -> Fields:
+    """Return what is told of the prompts beyond their text: LoRAs, embeddings, and an unusual emphasis in use."""
+    found = Fields()
+    for key, add_ons in (("Lora hashes", request.adapters), ("TI hashes", request.embeddings)):
+        if add_ons:
+            found[key] = ", ".join(f"{each.word}: {each.short_hash}" for each in add_ons)
+    emphasis = request.prompt_options.emphasis
+    has_brackets = any(_BRACKET.search(text) for text in (request.prompt, request.negative_prompt))
+    if emphasis is not Emphasis.ORIGINAL and has_brackets:
+        found["Emphasis"] = emphasis.value
+    return found
 
 
 def _noise_fields(request: GenerationRequest, sampler: SamplerInfo, index: int) -> Fields:

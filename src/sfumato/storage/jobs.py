@@ -324,4 +324,5 @@ def _job(row: JobRow) -> Job:
         finished_at=row.finished_at,
         error_code=row.error_code,
         error_message=row.error_message,
+        notes=tuple(row.notes),
     )

@@ -1,12 +1,14 @@
-"""Headers this dialect has beyond AUTOMATIC1111's: the request's task id, and what was asked without effect."""
+"""Headers this dialect has beyond AUTOMATIC1111's: the request's task id, what was asked without effect, and notes."""
 
 from collections.abc import Sequence
 from urllib.parse import quote
 
 TASK_ID_HEADER = "X-Task-Id"
 IGNORED_HEADER = "X-Sfumato-Ignored"
+NOTES_HEADER = "X-Sfumato-Notes"
 
 _MAX_CHARACTERS = 500
+_MAX_NOTES_CHARACTERS = 2000
 _SAFE = "()[]{}<>:;,=@!#$&'*+-./?_|~ "
 
 
@@ -20,6 +22,11 @@ def ignored_header(names: Sequence[str]) -> dict[str, str]:
     return {IGNORED_HEADER: _value(", ".join(names))} if names else {}
 
 
-def _value(text: str) -> str:
+def notes_header(notes: Sequence[str]) -> dict[str, str]:
+    """Return the header with sentences about what was done otherwise than asked; none when there are none."""
+    return {NOTES_HEADER: _value(" ".join(notes), _MAX_NOTES_CHARACTERS)} if notes else {}
+
+
+def _value(text: str, most_characters: int = _MAX_CHARACTERS) -> str:
     # Whatever a client sent as an id or a name: only plain ASCII may stand in a header, line breaks never.
-    return quote(text[:_MAX_CHARACTERS], safe=_SAFE, errors="replace")
+    return quote(text[:most_characters], safe=_SAFE, errors="replace")

@@ -14,8 +14,6 @@ POSTS = (
     "/sdapi/v1/extra-batch-images",
     "/sdapi/v1/png-info",
     "/sdapi/v1/interrogate",
-    "/sdapi/v1/refresh-embeddings",
-    "/sdapi/v1/refresh-loras",
     "/sdapi/v1/create/embedding",
     "/sdapi/v1/create/hypernetwork",
     "/sdapi/v1/train/embedding",

@@ -16,6 +16,7 @@ from sfumato.api.sdapi.wire import FieldErrors, SdapiResponse, read_json
 from sfumato.api.services import ServicesOf
 from sfumato.core.models import ModelInfo
 from sfumato.core.sampling import SAMPLERS, SCHEDULES
+from sfumato.models.addons import AddOnFile
 
 _ANY_OBJECT = {"content": {"application/json": {"schema": {"type": "object"}}}}
 
@@ -42,9 +43,6 @@ CONSTANT: dict[str, Any] = {
     "hypernetworks": [],
     "face-restorers": [],
     "realesrgan-models": [],
-    "prompt-styles": [],
-    "embeddings": {"loaded": {}, "skipped": {}},
-    "loras": [],
     "scripts": {"txt2img": [], "img2img": []},
     "script-info": [],
     "extensions": [],
@@ -58,7 +56,7 @@ async def get_options(state: StateOf, caller: SdapiCaller) -> Response:
 
 
 async def set_options(request: Request, state: StateOf, caller: SdapiCaller) -> Response:
-    """Choose the caller's checkpoint; other options keep their values, and those asked otherwise are named."""
+    """Choose the caller's checkpoint, VAE and way of reading prompts; other options asked otherwise are named."""
     wanted = await read_json(request)
     if not isinstance(wanted, dict):
         raise FieldErrors([{"loc": ["body"], "msg": "value is not a valid dict", "type": "type_error.dict"}])
@@ -80,6 +78,38 @@ async def refresh_models(services: ServicesOf, _caller: SdapiCaller) -> Response
     """Look through the folders again for models and VAEs."""
     registry = services.registry
     registry.adopt(await asyncio.to_thread(registry.rescanned))
+    return SdapiResponse(None)
+
+
+async def list_loras(services: ServicesOf, _caller: SdapiCaller) -> Response:
+    """List the installed LoRAs; only file names are told, not where they lie."""
+    shelf = await asyncio.to_thread(lambda: services.registry.add_ons.loras)
+    return SdapiResponse([_lora(file) for file in shelf.files.values()])
+
+
+async def list_embeddings(services: ServicesOf, state: StateOf, caller: SdapiCaller) -> Response:
+    """List the installed embeddings: those that the caller's model takes, and the others with the reason."""
+    shelf = await asyncio.to_thread(lambda: services.registry.add_ons.embeddings)
+    model = state.checkpoints.of(caller.user_id)
+    loaded = {name: _embedding(file) for name, file in shelf.files.items() if file.fits(model)}
+    skipped = {
+        name: {**_embedding(file), "reason": "It was made for another family than the chosen model's."}
+        for name, file in shelf.files.items()
+        if not file.fits(model)
+    }
+    damaged = {name: {**_NO_EMBEDDING, "reason": reason} for name, reason in shelf.skipped.items()}
+    return SdapiResponse({"loaded": loaded, "skipped": skipped | damaged})
+
+
+async def list_styles(state: StateOf, _caller: SdapiCaller) -> Response:
+    """List the styles."""
+    styles = await asyncio.to_thread(state.styles.styles)
+    return SdapiResponse([style.listed() for style in styles])
+
+
+async def refresh_add_ons(services: ServicesOf, _caller: SdapiCaller) -> Response:
+    """Look through the folders of LoRAs and embeddings again."""
+    await asyncio.to_thread(services.registry.add_ons.refresh)
     return SdapiResponse(None)
 
 
@@ -119,10 +149,31 @@ def add_routes(router: APIRouter) -> None:
     router.get("/sdapi/v1/sd-vae")(list_vaes)
     router.post("/sdapi/v1/refresh-checkpoints", name="Refresh checkpoints")(refresh_models)
     router.post("/sdapi/v1/refresh-vae", name="Refresh VAEs")(refresh_models)
+    router.get("/sdapi/v1/loras")(list_loras)
+    router.get("/sdapi/v1/embeddings")(list_embeddings)
+    router.get("/sdapi/v1/prompt-styles")(list_styles)
+    router.post("/sdapi/v1/refresh-loras", name="Refresh LoRAs")(refresh_add_ons)
+    router.post("/sdapi/v1/refresh-embeddings", name="Refresh embeddings")(refresh_add_ons)
     router.get("/sdapi/v1/memory")(show_memory)
     router.get("/sdapi/v1/cmd-flags")(show_flags)
     for name, content in CONSTANT.items():
         router.get(f"/sdapi/v1/{name}", name=f"List {name}")(_constant(content))
+
+
+_NO_EMBEDDING = {"step": None, "sd_checkpoint": None, "sd_checkpoint_name": None, "shape": 0, "vectors": 0}
+
+
+def _lora(file: AddOnFile) -> dict[str, Any]:
+    return {
+        "name": file.name,
+        "alias": file.alias,
+        "path": PurePath(file.location).name,
+        "metadata": file.metadata,
+    }
+
+
+def _embedding(file: AddOnFile) -> dict[str, Any]:
+    return _NO_EMBEDDING | {"shape": sum(file.widths), "vectors": file.vectors}
 
 
 def _constant(content: Any) -> Callable[..., Awaitable[Response]]:

@@ -11,6 +11,7 @@ from typing import Any
 from uuid import UUID
 
 from sfumato.api.sdapi import sampling_options
+from sfumato.api.sdapi.prompt_options import KEYS, PromptChoices
 from sfumato.api.sdapi.sampling_options import SamplingKeys, read_sampling_keys
 from sfumato.core.errors import NotSupported
 from sfumato.core.models import ModelInfo
@@ -45,12 +46,8 @@ FIXED: dict[str, Any] = {
     "code_former_weight": 0.5,
     "upscaler_for_img2img": None,
     "img2img_fix_steps": False,
-    "CLIP_stop_at_last_layers": 1.0,
     "tiling": False,
     "randn_source": "GPU",
-    "emphasis": "Original",
-    "enable_prompt_comments": True,
-    "comma_padding_backtrack": 20.0,
     "sdxl_crop_top": 0,
     "sdxl_crop_left": 0,
     "live_previews_enable": False,
@@ -75,16 +72,18 @@ class Overrides:
     vae: str
     noise_source: NoiseSource
     sampling: SamplingKeys
+    prompting: PromptChoices
     ignored: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class CheckpointChoices:
-    """Which model and VAE each caller of this dialect has chosen, by user; nobody's choice touches another's."""
+    """What each caller of this dialect has chosen, by user: a model, a VAE, and how prompts are read."""
 
     registry: ModelRegistry
     _chosen: dict[UUID, ModelInfo] = field(default_factory=dict)
     _vaes: dict[UUID, str] = field(default_factory=dict)
+    _prompting: dict[UUID, PromptChoices] = field(default_factory=dict)
 
     def of(self, user_id: UUID) -> ModelInfo:
         """Return the caller's model: their choice, or the installation's default."""
@@ -102,23 +101,35 @@ class CheckpointChoices:
         """Remember a caller's VAE until the server stops."""
         self._vaes[user_id] = choice
 
+    def prompting_of(self, user_id: UUID) -> PromptChoices:
+        """Return how the caller's prompts are read."""
+        return self._prompting.get(user_id, PromptChoices())
+
+    def choose_prompting(self, user_id: UUID, prompting: PromptChoices) -> None:
+        """Remember how a caller's prompts are read until the server stops."""
+        self._prompting[user_id] = prompting
+
 
 def show(choices: CheckpointChoices, user_id: UUID) -> dict[str, Any]:
     """Return every option with its value, for this caller."""
     model = choices.of(user_id)
-    return {CHECKPOINT: model.title, CHECKPOINT_HASH: model.sha256 or "", VAE: choices.vae_of(user_id), **FIXED}
+    own = {CHECKPOINT: model.title, CHECKPOINT_HASH: model.sha256 or "", VAE: choices.vae_of(user_id)}
+    return {**own, **choices.prompting_of(user_id).shown(), **FIXED}
 
 
 def change(choices: CheckpointChoices, user_id: UUID, wanted: Mapping[str, Any]) -> tuple[str, ...]:
     """Apply what a POST asks and return the keys that were not taken.
 
-    The values GET shows are always accepted, since clients send the whole object back. Raises `UnknownModel`.
+    The values GET shows are always accepted, since clients send the whole object back. Raises `UnknownModel`, and
+    `InvalidRequest` for a bad value.
     """
+    prompting = choices.prompting_of(user_id).changed(wanted)
     if wanted.get(CHECKPOINT) is not None:
         choices.choose(user_id, choices.registry.find(str(wanted[CHECKPOINT])))
     if wanted.get(VAE) is not None:
         choices.choose_vae(user_id, _vae_choice(choices, choices.of(user_id), str(wanted[VAE])))
-    return _without_effect(wanted, {CHECKPOINT, CHECKPOINT_HASH, VAE})
+    choices.choose_prompting(user_id, prompting)
+    return _without_effect(wanted, {CHECKPOINT, CHECKPOINT_HASH, VAE, *KEYS})
 
 
 def read_overrides(choices: CheckpointChoices, user_id: UUID, wanted: Mapping[str, Any]) -> Overrides:
@@ -140,12 +151,13 @@ def read_overrides(choices: CheckpointChoices, user_id: UUID, wanted: Mapping[st
     source = str(wanted.get("randn_source") or "GPU").casefold()
     if source not in _NOISE:
         raise NotSupported("randn_source must be GPU, CPU or NV.", field="randn_source")
-    known = {CHECKPOINT, CHECKPOINT_HASH, VAE, "samples_format", "randn_source", *SamplingKeys.model_fields}
+    known = {CHECKPOINT, CHECKPOINT_HASH, VAE, "samples_format", "randn_source", *SamplingKeys.model_fields, *KEYS}
     return Overrides(
         model=model,
         vae=vae,
         noise_source=_NOISE[source],
         sampling=read_sampling_keys(wanted),
+        prompting=choices.prompting_of(user_id).changed(wanted),
         ignored=_without_effect(wanted, known),
     )
 

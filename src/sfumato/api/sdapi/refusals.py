@@ -15,7 +15,6 @@ from sfumato.core.errors import NotSupported
 _OFF = ("", "none")
 
 _ASKS: dict[str, Callable[[Txt2ImgBody], Any]] = {
-    "styles": lambda body: any(style.strip().casefold() not in _OFF for style in body.styles or ()),
     "restore_faces": lambda body: body.restore_faces,
     "tiling": lambda body: body.tiling,
     "refiner_checkpoint": lambda body: (body.refiner_checkpoint or "").strip().casefold() not in _OFF,

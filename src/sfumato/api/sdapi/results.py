@@ -95,7 +95,7 @@ def _info(
         "infotexts": infotexts,
         "styles": body.styles or [],
         "job_timestamp": timestamp(job.started_at or job.created_at),
-        "clip_skip": 1,
+        "clip_skip": wanted.prompt_options.clip_skip,
         "is_using_inpainting_conditioning": False,
         "version": f"{PRODUCT} {version}",
     }

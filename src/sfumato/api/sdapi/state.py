@@ -6,15 +6,17 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from sfumato.api.sdapi.options import CheckpointChoices
+from sfumato.api.sdapi.styles import StyleBook
 from sfumato.api.sdapi.tasks import Tasks
 
 
 @dataclass(frozen=True, kw_only=True)
 class SdapiState:
-    """Each caller's chosen checkpoint and waiting tasks."""
+    """Each caller's chosen options and waiting tasks, and the styles of all."""
 
     checkpoints: CheckpointChoices
     tasks: Tasks
+    styles: StyleBook
 
 
 def _state_of(request: Request) -> SdapiState:

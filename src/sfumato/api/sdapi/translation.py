@@ -1,10 +1,11 @@
-"""From a txt2img body to a `GenerationRequest`."""
+"""From a txt2img body, its prompts already read, to a `GenerationRequest`."""
 
 import secrets
 from typing import TypeVar
 
 from sfumato.api.sdapi.fields import Txt2ImgBody
 from sfumato.api.sdapi.options import Overrides
+from sfumato.api.sdapi.prompts import Prompts
 from sfumato.api.sdapi.sampling_options import guidance_skips, sampler_options, schedule_options
 from sfumato.core.errors import InvalidRequest, UnknownSampler
 from sfumato.core.requests import (
@@ -21,7 +22,9 @@ MAX_RANDOM_SEED = 4294967293
 _Value = TypeVar("_Value")
 
 
-def to_request(body: Txt2ImgBody, overrides: Overrides, *, takes_unknown_samplers: bool = False) -> GenerationRequest:
+def to_request(
+    body: Txt2ImgBody, overrides: Overrides, prompts: Prompts, *, takes_unknown_samplers: bool = False
+) -> GenerationRequest:
     """Translate a body whose unsupported fields were refused already.
 
     Null means the published default. Raises `InvalidRequest` for counts that make no picture; what the engine cannot
@@ -31,9 +34,12 @@ def to_request(body: Txt2ImgBody, overrides: Overrides, *, takes_unknown_sampler
     sampler, schedule = _sampler(body, takes_unknown=takes_unknown_samplers)
     keys = overrides.sampling
     return GenerationRequest(
-        prompt=body.prompt or "",
-        negative_prompt=body.negative_prompt or "",
+        prompt=prompts.prompt,
+        negative_prompt=prompts.negative_prompt,
         prompt_syntax=PromptSyntax.A1111,
+        prompt_options=prompts.options,
+        adapters=prompts.adapters,
+        embeddings=prompts.embeddings,
         model=str(overrides.model.id),
         width=_floor(_given(body.width, 512)),
         height=_floor(_given(body.height, 512)),

@@ -12,8 +12,9 @@ from sfumato.accounts.keys import Caller
 from sfumato.api.auth import SdapiCaller
 from sfumato.api.openapi import body_of
 from sfumato.api.sdapi.fields import Txt2ImgBody
-from sfumato.api.sdapi.headers import ignored_header, task_header
+from sfumato.api.sdapi.headers import ignored_header, notes_header, task_header
 from sfumato.api.sdapi.options import read_overrides
+from sfumato.api.sdapi.prompts import read_prompts
 from sfumato.api.sdapi.refusals import refuse_unsupported
 from sfumato.api.sdapi.results import render
 from sfumato.api.sdapi.state import SdapiState, StateOf
@@ -34,7 +35,9 @@ async def txt2img(request: Request, services: ServicesOf, state: StateOf, caller
     body = await read_body(request, Txt2ImgBody)
     refuse_unsupported(body)
     overrides = read_overrides(state.checkpoints, caller.user_id, body.override_settings or {})
-    wanted = to_request(body, overrides, takes_unknown_samplers=services.settings.sdapi_takes_unknown_samplers)
+    prompts = await asyncio.to_thread(read_prompts, body, overrides, state.styles, services.registry.add_ons)
+    takes_unknown_samplers = services.settings.sdapi_takes_unknown_samplers
+    wanted = to_request(body, overrides, prompts, takes_unknown_samplers=takes_unknown_samplers)
     job = await services.service.submit(caller, wanted, Dialect.SDAPI)
     task = Task(
         id=(body.force_task_id or new_task_id())[:_MAX_TASK_ID_CHARACTERS],
@@ -48,10 +51,12 @@ async def txt2img(request: Request, services: ServicesOf, state: StateOf, caller
     if body.override_settings_restore_afterwards is False:
         state.checkpoints.choose(caller.user_id, overrides.model)
         state.checkpoints.choose_vae(caller.user_id, overrides.vae)
+        state.checkpoints.choose_prompting(caller.user_id, overrides.prompting)
     content = await render(body, job, overrides.model, services.objects, sfumato.__version__)
     if overrides.ignored:
         logger.info("options without effect", names=overrides.ignored[:50])
-    return SdapiResponse(content, headers=task_header(task.id) | ignored_header(overrides.ignored))
+    notes = notes_header((*prompts.notes, *job.notes))
+    return SdapiResponse(content, headers=task_header(task.id) | ignored_header(overrides.ignored) | notes)
 
 
 async def interrupt(services: ServicesOf, state: StateOf, caller: SdapiCaller) -> Response:

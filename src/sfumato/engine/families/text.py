@@ -2,16 +2,18 @@
 
 import gzip
 import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import torch
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
-from torch import Tensor
+from torch import Tensor, nn
 
 from sfumato.core.errors import ModelLoadFailed
-from sfumato.engine.prompt.encode import TextStates
+from sfumato.engine.prompt.encode import Injection, TextStates
 
 CLIP_CHUNK_TOKENS = 75
 """Content tokens per pass: 77 with start and end, the length CLIP and the built-in model were trained at."""
@@ -41,14 +43,16 @@ class ClipText:
         self.end_token = _token_id(tokenizer, _END)
         self.pad_token = OPEN_CLIP_PAD if network.config.hidden_act == "gelu" else self.end_token
         self.comma_token = _token_id(tokenizer, ",</w>")
+        self.embedding_widths: tuple[int, ...] = (int(network.config.hidden_size),)
 
     def tokenize(self, text: str) -> list[int]:
         """Return BPE token ids, lower-cased, without start and end."""
         return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
 
-    def encode(self, tokens: Tensor, skip_layers: int = 0) -> TextStates:
+    def encode(self, tokens: Tensor, skip_layers: int = 0, injections: Sequence[Injection] = ()) -> TextStates:
         """Return the hidden states of the last layer, or of one `skip_layers` before it, under the final norm."""
-        output = self.network(input_ids=tokens.to(self.network.device), output_hidden_states=skip_layers > 0)
+        with injected(self.network.get_input_embeddings(), injections):
+            output = self.network(input_ids=tokens.to(self.network.device), output_hidden_states=skip_layers > 0)
         if not skip_layers:
             return TextStates(output.last_hidden_state)
         hidden = output.hidden_states[-1 - min(skip_layers, len(output.hidden_states) - 2)]
@@ -60,6 +64,7 @@ class BertText:
 
     chunk_tokens = CLIP_CHUNK_TOKENS
     keeps_mean = False  # its states have a mean near 0, and a ratio of such means is noise
+    embedding_widths: tuple[int, ...] = ()
 
     def __init__(self, network: Any, tokenizer: Tokenizer) -> None:
         self.network = network
@@ -74,13 +79,32 @@ class BertText:
         """Return WordPiece token ids, lower-cased, without start and end."""
         return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
 
-    def encode(self, tokens: Tensor, skip_layers: int = 0) -> TextStates:
+    def encode(self, tokens: Tensor, skip_layers: int = 0, injections: Sequence[Injection] = ()) -> TextStates:
         """Return the last hidden states, zero where the token is padding; it was trained on no other layer's."""
         tokens = tokens.to(self.network.device)
         mask = tokens != self.pad_token
         states: Tensor = self.network(input_ids=tokens, attention_mask=mask.long()).last_hidden_state
         silence = torch.zeros((), dtype=states.dtype, device=states.device)
         return TextStates(torch.where(mask.unsqueeze(-1), states, silence))
+
+
+@contextmanager
+def injected(table: nn.Module, injections: Sequence[Injection]) -> Iterator[None]:
+    """Have a table of token embeddings answer with these vectors in their places, for the length of a block."""
+
+    def replace(_table: nn.Module, _tokens: object, looked_up: Tensor) -> Tensor:
+        for each in injections:
+            looked_up[each.row, each.place] = each.vector[looked_up.shape[-1]]
+        return looked_up
+
+    if not injections:
+        yield
+        return
+    handle = table.register_forward_hook(replace)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def read_tokenizer(folder: Path) -> Tokenizer:

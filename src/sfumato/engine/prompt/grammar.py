@@ -1,14 +1,15 @@
-"""The prompt language's grammar: text in, weighted pieces out. Pure text work; no tokens, no tensors.
+"""The prompt language's grammar of attention: text in, weighted pieces out. Pure text work; no tokens, no tensors.
 
 The language is that of the AUTOMATIC1111 API (docs/sdapi.md, "Prompt language"): `(x)` weighs x by 1.1, `[x]` by
-1/1.1, `(x:1.3)` by 1.3, nested weights multiply, `\\(` is a bracket, BREAK starts a new chunk.
+1/1.1, `(x:1.3)` by 1.3, nested weights multiply, `\\(` is a bracket, BREAK starts a new chunk, AND composes prompts.
+Text that changes from step to step is `prompt.schedule`'s, which comes first.
 """
 
 import re
 from dataclasses import dataclass
 
 from sfumato.core.errors import InvalidPrompt
-from sfumato.core.requests import PromptSyntax
+from sfumato.core.requests import Emphasis, PromptSyntax
 
 ROUND_WEIGHT = 1.1
 SQUARE_WEIGHT = 1 / 1.1
@@ -20,13 +21,11 @@ _TOKEN = re.compile(
     """,
     re.VERBOSE | re.DOTALL,
 )
-_BREAK = re.compile(r"\s*\bBREAK\b\s*")
-_NOT_YET = (
-    (re.compile(r"\bAND\b"), "prompts composed with AND"),
-    (re.compile(r"(?<!\\)\[[^\[\]]*:[^\[\]]*:?\s*\d*\.?\d+\s*\]"), "prompt editing ([from:to:when])"),
-    (re.compile(r"(?<!\\)\[[^\[\]]*\|[^\[\]]*\]"), "alternating words ([a|b])"),
-    (re.compile(r"<\w+:[^>]+>"), "extra networks (<lora:...>)"),
-)
+_BREAK = re.compile(r"(?<!\s)\s*\bBREAK\b\s*")  # looks back, so that a long run of blanks is read only once
+_AND = re.compile(r"\bAND\b")
+_WEIGHT = re.compile(r":\s*([+-]?(?:\d{1,9}\.?\d{0,9}|\.\d{1,9}))\Z")
+MOST_PARTS = 16
+"""Each part of a composition is a row of every forward pass."""
 
 
 @dataclass(frozen=True)
@@ -38,20 +37,32 @@ class Piece:
     starts_chunk: bool = False
 
 
-def parse(prompt: str, syntax: PromptSyntax) -> list[Piece]:
-    """Return the prompt's pieces; a plain prompt is one piece as it stands.
+def split_and(prompt: str) -> list[tuple[str, float]]:
+    """Split a prompt into the parts that AND composes, each with the weight after its last colon.
 
-    Raises `InvalidPrompt` for parts of the language that this version does not carry out, rather than drawing them
-    as words.
+    Without AND the prompt is one part as it stands. Raises `InvalidPrompt` for more parts than `MOST_PARTS`.
     """
-    if syntax is PromptSyntax.PLAIN:
+    parts = _AND.split(prompt)
+    if len(parts) == 1:
+        return [(prompt, 1.0)]
+    if len(parts) > MOST_PARTS:
+        raise InvalidPrompt(f"AND composes at most {MOST_PARTS} prompts, not {len(parts)}.", field="prompt")
+    return [_weighted(part.strip()) for part in parts]
+
+
+def _weighted(part: str) -> tuple[str, float]:
+    match = _WEIGHT.search(part)
+    return (part[: match.start()].rstrip(), float(match[1])) if match else (part, 1.0)
+
+
+def parse(prompt: str, syntax: PromptSyntax, emphasis: Emphasis = Emphasis.ORIGINAL) -> list[Piece]:
+    """Return the prompt's pieces; a plain prompt is one piece as it stands, and so is one without emphasis."""
+    if syntax is PromptSyntax.PLAIN or emphasis is Emphasis.NONE:
         return [Piece(prompt)]
-    for pattern, name in _NOT_YET:
-        if pattern.search(prompt):
-            raise InvalidPrompt(
-                f"This version does not carry out {name}.", field="prompt", hint="Remove it, or escape the brackets."
-            )
-    return _split_breaks(parse_attention(prompt))
+    runs = parse_attention(prompt)
+    if emphasis is Emphasis.IGNORE:
+        runs = _merged([(text, 1.0) for text, _ in runs])
+    return _split_breaks(runs)
 
 
 def parse_attention(prompt: str) -> list[tuple[str, float]]:
