@@ -27,6 +27,7 @@ from sfumato.core.requests import (
     UniPCOptions,
 )
 from sfumato.core.sampling import SamplerInfo, ScheduleInfo, effective_schedule, find_sampler
+from sfumato.storage.infotext_passes import pass_fields
 
 _NEGATIVE = "Negative prompt:"
 _FIRST_KEYS = (
@@ -129,6 +130,7 @@ def extra_fields(request: GenerationRequest) -> Fields:
         **_schedule_fields(request.schedule_options, sampler, schedule),
         **_skip_fields(request.guidance_skips),
         **_prompt_fields(request),
+        **pass_fields(request),
     }
 
 

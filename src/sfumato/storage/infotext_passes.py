@@ -3,19 +3,21 @@
 from sfumato.core.passes import Hires, Inpainting, MaskedContent, Source
 from sfumato.core.requests import GenerationRequest
 
-Fields = dict[str, str | int | float | None]
+Fields = dict[str, str | int | float]
+_Optional = dict[str, str | int | float | None]
 
 
 def pass_fields(request: GenerationRequest) -> Fields:
     """Return the keys and values for whatever a request asks beyond a prompt; none for text to image in one pass."""
+    said: _Optional = {}
     if request.hires is not None:
-        return _hires(request.hires)
-    if request.source is not None:
-        return _source(request.source)
-    return {}
+        said = _hires(request.hires)
+    elif request.source is not None:
+        said = _source(request.source)
+    return {key: value for key, value in said.items() if value is not None}
 
 
-def _hires(hires: Hires) -> Fields:
+def _hires(hires: Hires) -> _Optional:
     is_scaled = hires.scale is not None
     return {
         "Denoising strength": float(hires.strength),
@@ -31,8 +33,8 @@ def _hires(hires: Hires) -> Fields:
     }
 
 
-def _source(source: Source) -> Fields:
-    fields: Fields = {"Denoising strength": float(source.strength)}
+def _source(source: Source) -> _Optional:
+    fields: _Optional = {"Denoising strength": float(source.strength)}
     if source.inpainting is not None:
         fields |= _inpainting(source.inpainting)
     fields["Noise multiplier"] = float(source.noise_multiplier) if source.noise_multiplier != 1 else None
@@ -40,7 +42,7 @@ def _source(source: Source) -> Fields:
     return fields
 
 
-def _inpainting(inpainting: Inpainting) -> Fields:
+def _inpainting(inpainting: Inpainting) -> _Optional:
     return {
         "Mask blur": inpainting.blur_x if inpainting.blur_x == inpainting.blur_y else None,
         "Mask blur x": inpainting.blur_x if inpainting.blur_x != inpainting.blur_y else None,

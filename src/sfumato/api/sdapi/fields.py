@@ -63,6 +63,7 @@ class GenerationBody(BaseModel):
     do_not_save_samples: Truth = False
     do_not_save_grid: Truth = False
     eta: Number = None
+    denoising_strength: Number = None
     s_min_uncond: Number = None
     s_churn: Number = None
     s_tmax: Number = None
@@ -92,7 +93,6 @@ class GenerationBody(BaseModel):
 class Txt2ImgBody(GenerationBody):
     """What text to image has besides: a second pass."""
 
-    denoising_strength: Number = None
     firstpass_image: Text = None
     enable_hr: Truth = False
     firstphase_width: Integer = 0

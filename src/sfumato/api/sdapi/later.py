@@ -9,7 +9,6 @@ from sfumato.api.auth import SdapiCaller
 NOT_IMPLEMENTED = 501
 
 POSTS = (
-    "/sdapi/v1/img2img",
     "/sdapi/v1/extra-single-image",
     "/sdapi/v1/extra-batch-images",
     "/sdapi/v1/png-info",

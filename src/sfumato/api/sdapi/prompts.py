@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from sfumato.api.sdapi.fields import Txt2ImgBody
+from sfumato.api.sdapi.fields import GenerationBody, Txt2ImgBody
 from sfumato.api.sdapi.options import Overrides
 from sfumato.api.sdapi.styles import StyleBook
 from sfumato.core.errors import InvalidRequest, NotSupported, UnusableAddOn
@@ -19,33 +19,55 @@ class Prompts:
     prompt: str
     negative_prompt: str
     options: PromptOptions
+    hires_prompt: str | None = None
+    hires_negative_prompt: str | None = None
     adapters: tuple[AddOn, ...] = ()
     embeddings: tuple[AddOn, ...] = ()
     notes: tuple[str, ...] = ()
 
 
-def read_prompts(body: Txt2ImgBody, overrides: Overrides, styles: StyleBook, add_ons: AddOnRegistry) -> Prompts:
+def read_prompts(body: GenerationBody, overrides: Overrides, styles: StyleBook, add_ons: AddOnRegistry) -> Prompts:
     """Read a body's prompts; may take the time of hashing files.
 
     Raises `InvalidPrompt` for a tag's weight that is no number, `UnusableAddOn` for a LoRA that is there but cannot
     be read, and `NotSupported` for hypernetworks.
     """
-    for field, text in (("prompt", body.prompt), ("negative_prompt", body.negative_prompt)):
+    hires = _hires_prompts(body)
+    texts = {"prompt": body.prompt, "negative_prompt": body.negative_prompt}
+    for field, text in (texts | {"hr_prompt": hires[0], "hr_negative_prompt": hires[1]}).items():
         if len(text or "") > MAX_PROMPT_CHARACTERS:  # before any work on it
             raise InvalidRequest(f"{field} is longer than {MAX_PROMPT_CHARACTERS} characters.", field=field)
     prompt, negative_prompt, notes = styles.apply(body.prompt or "", body.negative_prompt or "", body.styles or ())
+    *hires_texts, _ = styles.apply(hires[0] or "", hires[1] or "", body.styles or ())
     if overrides.prompting.has_comments:
         prompt, negative_prompt = without_comments(prompt), without_comments(negative_prompt)
+        hires_texts = [without_comments(text) for text in hires_texts]
+    hires_prompt, hires_negative = (text if own else None for text, own in zip(hires_texts, hires, strict=True))
     finder = _Finder(overrides.model, add_ons)
-    tags = tags_of(prompt)
+    adapters: tuple[AddOn, ...] = ()
+    if not body.disable_extra_networks:
+        adapters = finder.adapters(tags_of(prompt))
+        if hires_prompt:
+            adapters = tuple(dict.fromkeys((*adapters, *finder.adapters(tags_of(hires_prompt)))))
     return Prompts(
         prompt=prompt,
         negative_prompt=negative_prompt,
         options=overrides.prompting.options,
-        adapters=() if body.disable_extra_networks else finder.adapters(tags),
-        embeddings=finder.embeddings(without_tags(prompt), negative_prompt),
+        hires_prompt=hires_prompt,
+        hires_negative_prompt=hires_negative,
+        adapters=adapters,
+        embeddings=finder.embeddings(
+            without_tags(prompt), negative_prompt, without_tags(hires_prompt or ""), hires_negative or ""
+        ),
         notes=(*notes, *finder.notes),
     )
+
+
+def _hires_prompts(body: GenerationBody) -> tuple[str | None, str | None]:
+    """Return the second pass's own prompts; None where it takes the first pass's."""
+    if isinstance(body, Txt2ImgBody) and body.enable_hr:
+        return body.hr_prompt or None, body.hr_negative_prompt or None
+    return None, None
 
 
 class _Finder:

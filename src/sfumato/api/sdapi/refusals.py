@@ -9,24 +9,21 @@ from typing import Any
 
 from fastapi import HTTPException
 
-from sfumato.api.sdapi.fields import Txt2ImgBody
+from sfumato.api.sdapi.fields import GenerationBody, Img2ImgBody
 from sfumato.core.errors import NotSupported
 
 _OFF = ("", "none")
 
-_ASKS: dict[str, Callable[[Txt2ImgBody], Any]] = {
+_ASKS: dict[str, Callable[[GenerationBody], Any]] = {
     "restore_faces": lambda body: body.restore_faces,
     "tiling": lambda body: body.tiling,
     "refiner_checkpoint": lambda body: (body.refiner_checkpoint or "").strip().casefold() not in _OFF,
-    "firstpass_image": lambda body: body.firstpass_image,
-    "enable_hr": lambda body: body.enable_hr,
-    "firstphase_width": lambda body: body.firstphase_width,
-    "firstphase_height": lambda body: body.firstphase_height,
+    "latent_mask": lambda body: isinstance(body, Img2ImgBody) and body.latent_mask,
     "infotext": lambda body: body.infotext,
 }
 
 
-def refuse_unsupported(body: Txt2ImgBody) -> None:
+def refuse_unsupported(body: GenerationBody) -> None:
     """Raise `NotSupported` for the first field that asks for what is not done here.
 
     Raises an `HTTPException` of status 422 for a script, in upstream's words.
@@ -41,7 +38,7 @@ def refuse_unsupported(body: Txt2ImgBody) -> None:
     _refuse_scripts(body)
 
 
-def _refuse_scripts(body: Txt2ImgBody) -> None:
+def _refuse_scripts(body: GenerationBody) -> None:
     if (body.script_name or "").strip().casefold() not in _OFF:
         raise HTTPException(422, f"Script '{body.script_name}' not found")
     for title, unit in body.alwayson_scripts.items():

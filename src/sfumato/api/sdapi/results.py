@@ -11,7 +11,7 @@ from typing import Any
 
 from PIL import Image, PngImagePlugin
 
-from sfumato.api.sdapi.fields import Txt2ImgBody
+from sfumato.api.sdapi.fields import GenerationBody
 from sfumato.api.sdapi.translation import batch_size
 from sfumato.core.jobs import Job
 from sfumato.core.models import ModelInfo
@@ -24,7 +24,9 @@ from sfumato.storage.objects import ObjectStore
 PRODUCT = "sfumato"
 
 
-async def render(body: Txt2ImgBody, job: Job, model: ModelInfo, objects: ObjectStore, version: str) -> dict[str, Any]:
+async def render(
+    body: GenerationBody, job: Job, model: ModelInfo, objects: ObjectStore, version: str
+) -> dict[str, Any]:
     """Return the whole answer for a job that has ended; one that was interrupted early has few pictures or none."""
     pictures = [await objects.get(output.object_key) for output in job.outputs]
     infotexts = [output.infotext for output in job.outputs] or [build(job.request, model=model, version=version)]
@@ -57,7 +59,7 @@ def make_grid(pictures: Sequence[bytes], infotext: str) -> bytes:
 
 
 def _info(
-    body: Txt2ImgBody, job: Job, model: ModelInfo, *, infotexts: list[str], index_of_first_image: int, version: str
+    body: GenerationBody, job: Job, model: ModelInfo, *, infotexts: list[str], index_of_first_image: int, version: str
 ) -> dict[str, Any]:
     """Return `info` with all of upstream's keys in its order."""
     wanted = job.request
@@ -96,7 +98,7 @@ def _info(
         "styles": body.styles or [],
         "job_timestamp": timestamp(job.started_at or job.created_at),
         "clip_skip": wanted.prompt_options.clip_skip,
-        "is_using_inpainting_conditioning": False,
+        "is_using_inpainting_conditioning": wanted.source is not None and wanted.source.inpainting is not None,
         "version": f"{PRODUCT} {version}",
     }
 

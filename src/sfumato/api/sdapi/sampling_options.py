@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from sfumato.api.sdapi.fields import Txt2ImgBody
+from sfumato.api.sdapi.fields import GenerationBody
 from sfumato.core.errors import InvalidRequest
 from sfumato.core.requests import (
     GuidanceSkips,
@@ -50,6 +50,9 @@ class SamplingKeys(BaseModel):
     uni_pc_skip_type: UniPCSpacing = UniPCSpacing.TIME_UNIFORM
     uni_pc_order: int = 3
     uni_pc_lower_order_final: bool = True
+    img2img_fix_steps: bool = False
+    initial_noise_multiplier: float = 1.0
+    img2img_extra_noise: float = 0.0
 
 
 DEFAULTS = SamplingKeys()
@@ -66,7 +69,7 @@ def read_sampling_keys(wanted: Mapping[str, Any]) -> SamplingKeys:
         raise InvalidRequest(f"{field}: {first['msg']}.", field=field) from None
 
 
-def sampler_options(body: Txt2ImgBody, keys: SamplingKeys, sampler: SamplerInfo) -> SamplerOptions:
+def sampler_options(body: GenerationBody, keys: SamplingKeys, sampler: SamplerInfo) -> SamplerOptions:
     """Return a sampler's knobs from the request's fields and options."""
     return SamplerOptions(
         eta=_eta(body, keys, sampler),
@@ -96,7 +99,7 @@ def schedule_options(keys: SamplingKeys) -> ScheduleOptions:
     )
 
 
-def guidance_skips(body: Txt2ImgBody, keys: SamplingKeys) -> GuidanceSkips:
+def guidance_skips(body: GenerationBody, keys: SamplingKeys) -> GuidanceSkips:
     """Return where the negative prompt is left out."""
     return GuidanceSkips(
         below_sigma=keys.s_min_uncond if body.s_min_uncond is None else body.s_min_uncond,
@@ -105,7 +108,7 @@ def guidance_skips(body: Txt2ImgBody, keys: SamplingKeys) -> GuidanceSkips:
     )
 
 
-def _eta(body: Txt2ImgBody, keys: SamplingKeys, sampler: SamplerInfo) -> float | None:
+def _eta(body: GenerationBody, keys: SamplingKeys, sampler: SamplerInfo) -> float | None:
     if body.eta is not None or sampler.eta is None:
         return body.eta
     option = keys.eta_ddim if sampler.eta is DDIM_ETA else keys.eta_ancestral

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from typing import TypeVar
 
-from sfumato.api.sdapi.fields import Img2ImgBody, Txt2ImgBody
+from sfumato.api.sdapi.fields import GenerationBody, Img2ImgBody, Txt2ImgBody
+from sfumato.api.sdapi.options import Overrides
 from sfumato.api.sdapi.pictures import decode_picture
 from sfumato.core.errors import InvalidRequest, NotFound
 from sfumato.core.passes import (
@@ -41,7 +42,7 @@ class Given:
     hires: Hires | None = None
 
 
-def read_img2img(body: Img2ImgBody, *, fixes_steps: bool = False) -> Given:
+def read_img2img(body: Img2ImgBody, overrides: Overrides) -> Given:
     """Read the pictures and the mask of an img2img body. Call it off the event loop.
 
     Raises `NotFound` without a picture, in upstream's words, and `InvalidRequest` for fields out of range and pictures
@@ -60,8 +61,9 @@ def read_img2img(body: Img2ImgBody, *, fixes_steps: bool = False) -> Given:
         pictures=tuple(name_of(picture) for picture in pictures),
         strength=_or(body.denoising_strength, DEFAULT_STRENGTH),
         resize_mode=_chosen(RESIZE_MODES, _or(body.resize_mode, 0), "resize_mode"),
-        runs_all_steps=fixes_steps,
-        noise_multiplier=_or(body.initial_noise_multiplier, 1.0),
+        runs_all_steps=overrides.sampling.img2img_fix_steps,
+        noise_multiplier=_or(body.initial_noise_multiplier, overrides.sampling.initial_noise_multiplier),
+        extra_noise=overrides.sampling.img2img_extra_noise,
         inpainting=inpainting,
     )
     return Given(files=tuple(files), source=source)
@@ -107,11 +109,12 @@ def read_hires(body: Txt2ImgBody, registry: ModelRegistry) -> Given:
     return Given(files=(first_pass,) if first_pass else (), hires=hires)
 
 
-def first_size(body: Txt2ImgBody) -> tuple[int, int]:
+def first_size(body: GenerationBody) -> tuple[int, int]:
     """Return the first pass's width and height: the older fields' for it, where they are given, else the picture's."""
-    old = body.enable_hr and (body.firstphase_width or body.firstphase_height)
-    width, height = (body.firstphase_width, body.firstphase_height) if old else (body.width, body.height)
-    return _floor(width or _or(body.width, 512)), _floor(height or _or(body.height, 512))
+    width, height = _or(body.width, 512), _or(body.height, 512)
+    if isinstance(body, Txt2ImgBody) and body.enable_hr:
+        width, height = body.firstphase_width or width, body.firstphase_height or height
+    return _floor(width), _floor(height)
 
 
 def _inpainting(body: Img2ImgBody, mask: str) -> Inpainting:

@@ -1,12 +1,14 @@
-"""From a txt2img body, its prompts already read, to a `GenerationRequest`."""
+"""From a body, its prompts and pictures already read, to a `GenerationRequest`."""
 
 import secrets
+from dataclasses import replace
 from typing import TypeVar
 
-from sfumato.api.sdapi.fields import Txt2ImgBody
+from sfumato.api.sdapi.fields import GenerationBody, Img2ImgBody
 from sfumato.api.sdapi.options import Overrides
 from sfumato.api.sdapi.prompts import Prompts
 from sfumato.api.sdapi.sampling_options import guidance_skips, sampler_options, schedule_options
+from sfumato.api.sdapi.sources import Given, first_size
 from sfumato.core.errors import InvalidRequest, UnknownSampler
 from sfumato.core.requests import (
     LATENT_FACTOR,
@@ -23,7 +25,7 @@ _Value = TypeVar("_Value")
 
 
 def to_request(
-    body: Txt2ImgBody, overrides: Overrides, prompts: Prompts, *, takes_unknown_samplers: bool = False
+    body: GenerationBody, overrides: Overrides, prompts: Prompts, given: Given, *, takes_unknown_samplers: bool = False
 ) -> GenerationRequest:
     """Translate a body whose unsupported fields were refused already.
 
@@ -33,6 +35,10 @@ def to_request(
     """
     sampler, schedule = _sampler(body, takes_unknown=takes_unknown_samplers)
     keys = overrides.sampling
+    width, height = first_size(body)
+    hires = given.hires
+    if hires is not None:
+        hires = replace(hires, prompt=prompts.hires_prompt, negative_prompt=prompts.hires_negative_prompt)
     return GenerationRequest(
         prompt=prompts.prompt,
         negative_prompt=prompts.negative_prompt,
@@ -41,8 +47,8 @@ def to_request(
         adapters=prompts.adapters,
         embeddings=prompts.embeddings,
         model=str(overrides.model.id),
-        width=_floor(_given(body.width, 512)),
-        height=_floor(_given(body.height, 512)),
+        width=width,
+        height=height,
         steps=_given(body.steps, 50),
         guidance_scale=_given(body.cfg_scale, 7.0),
         sampler=sampler.name,
@@ -56,21 +62,24 @@ def to_request(
         eta_seed_delta=keys.eta_noise_seed_delta,
         noise_source=overrides.noise_source,
         vae=overrides.vae,
-        image_count=_image_count(body),
+        image_count=_image_count(body, given),
+        source=given.source,
+        hires=hires,
     )
 
 
-def batch_size(body: Txt2ImgBody) -> int:
-    """Return how many pictures a batch has."""
-    return _given(body.batch_size, 1)
+def batch_size(body: GenerationBody) -> int:
+    """Return how many pictures a batch has: with several pictures to begin from, as many as there are."""
+    sources = len(body.init_images or ()) if isinstance(body, Img2ImgBody) else 1
+    return sources if sources > 1 else _given(body.batch_size, 1)
 
 
-def batches(body: Txt2ImgBody) -> int:
+def batches(body: GenerationBody) -> int:
     """Return how many batches were asked for."""
     return _given(body.n_iter, 1)
 
 
-def _sampler(body: Txt2ImgBody, *, takes_unknown: bool) -> tuple[SamplerInfo, ScheduleInfo]:
+def _sampler(body: GenerationBody, *, takes_unknown: bool) -> tuple[SamplerInfo, ScheduleInfo]:
     name, schedule = body.sampler_name or body.sampler_index, body.scheduler or None
     if not takes_unknown:
         return find_sampler(name, schedule)
@@ -84,18 +93,21 @@ def _sampler(body: Txt2ImgBody, *, takes_unknown: bool) -> tuple[SamplerInfo, Sc
         return SAMPLERS[0], find_schedule(schedule)
 
 
-def _variation(body: Txt2ImgBody) -> Variation | None:
+def _variation(body: GenerationBody) -> Variation | None:
     if not body.subseed_strength:
         return None
     return Variation(subseed=_seed(body.subseed), strength=body.subseed_strength)
 
 
-def _seed_resize(body: Txt2ImgBody) -> SeedResize | None:
+def _seed_resize(body: GenerationBody) -> SeedResize | None:
     width, height = body.seed_resize_from_w or 0, body.seed_resize_from_h or 0
     return SeedResize(width=width, height=height) if width > 0 and height > 0 else None
 
 
-def _image_count(body: Txt2ImgBody) -> int:
+def _image_count(body: GenerationBody, given: Given) -> int:
+    sources = len(given.source.pictures) if given.source else 1
+    if sources > max(_given(body.batch_size, 1), 1):
+        raise InvalidRequest(f"{sources} init_images are more than batch_size.", field="init_images")
     for name, count in (("batch_size", batch_size(body)), ("n_iter", batches(body))):
         if not 1 <= count <= MAX_IMAGES:
             raise InvalidRequest(f"{name} must be between 1 and {MAX_IMAGES}, not {count}.", field=name)

@@ -1,6 +1,8 @@
-"""`POST /sdapi/v1/txt2img`, and interrupting it."""
+"""`POST /sdapi/v1/txt2img` and `/img2img`, and interrupting them."""
 
 import asyncio
+from collections.abc import Callable
+from functools import partial
 from uuid import UUID
 
 import structlog
@@ -11,12 +13,13 @@ import sfumato
 from sfumato.accounts.keys import Caller
 from sfumato.api.auth import SdapiCaller
 from sfumato.api.openapi import body_of
-from sfumato.api.sdapi.fields import Txt2ImgBody
+from sfumato.api.sdapi.fields import GenerationBody, Img2ImgBody, Txt2ImgBody
 from sfumato.api.sdapi.headers import ignored_header, notes_header, task_header
-from sfumato.api.sdapi.options import read_overrides
+from sfumato.api.sdapi.options import Overrides, read_overrides
 from sfumato.api.sdapi.prompts import read_prompts
 from sfumato.api.sdapi.refusals import refuse_unsupported
 from sfumato.api.sdapi.results import render
+from sfumato.api.sdapi.sources import Given, read_hires, read_img2img
 from sfumato.api.sdapi.state import SdapiState, StateOf
 from sfumato.api.sdapi.tasks import Task, new_task_id
 from sfumato.api.sdapi.translation import batches, to_request
@@ -33,12 +36,30 @@ _MAX_TASK_ID_CHARACTERS = 500
 async def txt2img(request: Request, services: ServicesOf, state: StateOf, caller: SdapiCaller) -> Response:
     """Generate pictures and answer with all of them; the request is canceled if its client leaves."""
     body = await read_body(request, Txt2ImgBody)
+    return await _generate(body, lambda _: read_hires(body, services.registry), request, services, state, caller)
+
+
+async def img2img(request: Request, services: ServicesOf, state: StateOf, caller: SdapiCaller) -> Response:
+    """Generate pictures from given ones, whole or under a mask; otherwise as txt2img."""
+    body = await read_body(request, Img2ImgBody)
+    return await _generate(body, partial(read_img2img, body), request, services, state, caller)
+
+
+async def _generate(
+    body: GenerationBody,
+    read_given: Callable[[Overrides], Given],
+    request: Request,
+    services: Services,
+    state: SdapiState,
+    caller: Caller,
+) -> Response:
     refuse_unsupported(body)
     overrides = read_overrides(state.checkpoints, caller.user_id, body.override_settings or {})
     prompts = await asyncio.to_thread(read_prompts, body, overrides, state.styles, services.registry.add_ons)
+    given = await asyncio.to_thread(read_given, overrides)
     takes_unknown_samplers = services.settings.sdapi_takes_unknown_samplers
-    wanted = to_request(body, overrides, prompts, takes_unknown_samplers=takes_unknown_samplers)
-    job = await services.service.submit(caller, wanted, Dialect.SDAPI)
+    wanted = to_request(body, overrides, prompts, given, takes_unknown_samplers=takes_unknown_samplers)
+    job = await services.service.submit(caller, wanted, Dialect.SDAPI, given.files)
     task = Task(
         id=(body.force_task_id or new_task_id())[:_MAX_TASK_ID_CHARACTERS],
         job_id=job.id,
@@ -72,8 +93,9 @@ async def skip(services: ServicesOf, state: StateOf, caller: SdapiCaller) -> Res
 
 
 def add_routes(router: APIRouter) -> None:
-    """Add txt2img and the two ways to stop it."""
+    """Add both, and the two ways to stop them."""
     router.post("/sdapi/v1/txt2img", openapi_extra=body_of(Txt2ImgBody))(txt2img)
+    router.post("/sdapi/v1/img2img", openapi_extra=body_of(Img2ImgBody))(img2img)
     router.post("/sdapi/v1/interrupt")(interrupt)
     router.post("/sdapi/v1/skip")(skip)
 
