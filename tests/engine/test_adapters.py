@@ -106,14 +106,34 @@ def test_layers_under_the_original_repositorys_names_are_found(tmp_path: Path) -
     torch.testing.assert_close(noise, noise_of(unet), rtol=1e-4, atol=1e-5)
 
 
-def test_original_names_are_those_of_the_checkpoints_tensors() -> None:
-    unet, _, _ = tiny.networks()
-    renamed = {id(tensor): name for name, tensor in tiny.ldm_unet(unet).items()}
-    layers = {n: m for n, m in unet.named_modules() if isinstance(m, (nn.Linear, nn.Conv2d))}
+@pytest.mark.parametrize("kind", [tiny.SD1, tiny.SD2, tiny.SDXL, tiny.REFINER])
+def test_original_names_are_those_of_the_checkpoints_tensors(kind: tiny.Kind) -> None:
+    unet, _, _ = tiny.networks_of(kind)
+    layers = [name for name, module in unet.named_modules() if isinstance(module, (nn.Linear, nn.Conv2d))]
     state = unet.state_dict()
     by_pointer = {tensor.data_ptr(): name.removesuffix(".weight") for name, tensor in tiny.ldm_unet(unet).items()}
-    assert renamed
-    assert original_names(list(layers)) == {path: by_pointer[state[f"{path}.weight"].data_ptr()] for path in layers}
+    assert original_names(layers) == {path: by_pointer[state[f"{path}.weight"].data_ptr()] for path in layers}
+
+
+def test_a_lora_of_xl_changes_both_text_encoders(tmp_path: Path) -> None:
+    unet, _, texts = tiny.networks_of(tiny.SDXL)
+    layer = loras.TEXT_LAYERS[0]
+    tensors: dict[str, Tensor] = {}
+    for number, text in enumerate(texts.values(), start=1):
+        down, up = loras.factors(loras.layer_of(text, layer), number)
+        stem = f"lora_te{number}_text_model_{layer.replace('.', '_')}"
+        tensors |= {f"{stem}.lora_down.weight": down, f"{stem}.lora_up.weight": up}
+    save_file(tensors, tmp_path / "xl.safetensors")
+    adapter = Adapter(name="xl", path="", text_weight=0.7, denoiser_weight=1.0)
+    networks = {"unet": unet, **texts}
+    adapters = combine([(adapter, read_lora("xl", tmp_path / "xl.safetensors"))], networks, torch.float32, CPU)
+    tokens = torch.tensor([[49406, 320, 1125, 49407]])
+    with adapters.on(networks):
+        states = [text(tokens, output_hidden_states=True).hidden_states[-1] for text in texts.values()]
+    for number, text in enumerate(texts.values(), start=1):
+        loras.merge(text, layer, *loras.factors(loras.layer_of(text, layer), number), 0.7)
+        merged = text(tokens, output_hidden_states=True).hidden_states[-1]
+        torch.testing.assert_close(states[number - 1], merged, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from sfumato.core.errors import InvalidPrompt, UnusableAddOn
+from sfumato.core.passes import Hires
 from sfumato.core.requests import AddOn, GenerationRequest, PromptOptions, PromptSyntax
 from sfumato.engine.addons import AddOnFiles, AddOns
 from sfumato.engine.conditioning import Conditioning
@@ -19,7 +20,7 @@ from sfumato.engine.device import Device
 from sfumato.engine.families.base import LoadedModel
 from sfumato.engine.families.loading import load_model
 from sfumato.engine.families.text import shipped_clip_tokenizer
-from sfumato.engine.pipeline import txt2img
+from sfumato.engine.pipeline import prepare, txt2img
 from sfumato.engine.prompt.embeddings import read_embedding
 from sfumato.engine.prompt.schedule import Calls
 from sfumato.engine.prompting import calls_of, read_prompts
@@ -232,6 +233,37 @@ def test_an_embedding_of_known_words_is_those_words(model: LoadedModel, tmp_path
     negative = read_prompts(asked("", negative_prompt="zwx-7", embeddings=(add_on(path),)), model, embeddings_in(path))
     expected = model.prompts.encode("red apple", PromptSyntax.A1111)
     torch.testing.assert_close(negative.guide.negative.at(0).states, expected.states)
+
+
+def test_embeddings_stand_in_both_of_xls_towers(tmp_path: Path) -> None:
+    """A vector must encode as a word whose rows in both vocabularies were made that vector."""
+    xl = load_model("xl", str(tiny.write_folder(tmp_path / "xl", tiny.SDXL)), FLOAT32)
+    vector, word = torch.linspace(-1, 1, tiny.WIDTH), xl.prompts.encoder.tokenize("apple")[0]
+    for name in ("text_encoder", "text_encoder_2"):
+        table = xl.networks[name].get_input_embeddings()  # type: ignore[operator]
+        table.weight[word] = vector
+    path = embedding_file(tmp_path, "zwx", emb_params=vector)
+    request = asked("a red zwx", embeddings=(add_on(path),))
+    given = read_prompts(request, xl, embeddings_in(path)).guide.positive[0][0].at(0)
+    expected = xl.prompts.encode("a red apple", PromptSyntax.A1111)
+    torch.testing.assert_close(given.states, expected.states)
+    torch.testing.assert_close(given.extras["text_embeds"], expected.extras["text_embeds"])
+
+
+def test_a_second_pass_runs_under_its_own_loras_only(model: LoadedModel, lora: Path) -> None:
+    second = Hires(
+        width=64, height=64, enlarged_width=64, enlarged_height=64, strength=0.5, prompt="a cat<lora:knight:1>"
+    )
+    request = asked("a cat", hires=second, adapters=(add_on(lora),))
+    loop, networks = DenoiseLoop(), list[str]()
+    for picture in prepare("job", request, lambda name: model, {}, add_ons=adapters_in(lora)):
+        loop.add(picture)
+    while len(loop):
+        networks += (key.model for key in loop._buckets())
+        assert not getattr(loop.turn(), "failed", None)
+    assert networks[:4] == ["tiny"] * 4
+    assert len(networks) > 4
+    assert all(name.startswith("tiny with") for name in networks[4:])
 
 
 def test_an_embedding_of_another_width_is_noted_and_its_name_a_word(model: LoadedModel, tmp_path: Path) -> None:

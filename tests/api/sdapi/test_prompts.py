@@ -3,10 +3,15 @@
 import json
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import httpx
 import pytest
 
+from sfumato.api.sdapi.fields import Txt2ImgBody
+from sfumato.api.sdapi.options import CheckpointChoices, read_overrides
+from sfumato.api.sdapi.prompts import read_prompts
+from sfumato.api.sdapi.styles import StyleBook
 from sfumato.core.errors import UnusableAddOn
 from sfumato.core.messages import Failed, Finished, Generate
 from sfumato.core.models import Family
@@ -14,6 +19,7 @@ from sfumato.core.requests import AddOn, Emphasis, PromptOptions
 from sfumato.models.addons import AddOnRegistry
 from sfumato.storage.infotext import parse
 from tests.api.harness import Api, make_user, run_api, wire_model
+from tests.factories import make_registry
 from tests.fakes import FakeHost
 from tests.models.model_files import write_safetensors
 
@@ -265,3 +271,15 @@ async def test_embeddings_are_listed_by_whether_the_callers_model_takes_them(tmp
     assert sorted(listed["skipped"]) == ["art", "wide"]
     assert listed["skipped"]["wide"]["shape"] == 1024
     assert "picture" in listed["skipped"]["art"]["reason"]
+
+
+def test_a_second_passes_prompts_have_styles_and_loras_of_their_own(tmp_path: Path) -> None:
+    (tmp_path / "styles.csv").write_text("name,prompt,negative_prompt\nclean,sharp,\n")
+    write_safetensors(tmp_path / "loras" / "sun.safetensors", LORA, metadata={"sshs_model_hash": HASH})
+    choices = CheckpointChoices(make_registry(wire_model()))
+    body = Txt2ImgBody(prompt="a", hr_prompt="b<lora:sun:1> # x", styles=["clean"], enable_hr=True)
+    overrides = read_overrides(choices, uuid4(), {})
+    book, add_ons = StyleBook(tmp_path / "styles.csv"), AddOnRegistry([tmp_path / "loras"])
+    found = read_prompts(body, overrides, book, add_ons)
+    assert (found.prompt, found.hr_prompt, found.hr_negative_prompt) == ("a, sharp", "b<lora:sun:1> \n", "")
+    assert [add_on.name for add_on in found.adapters] == ["sun"]

@@ -14,13 +14,16 @@ from sfumato.models.addons import AddOnRegistry
 
 @dataclass(frozen=True, kw_only=True)
 class Prompts:
-    """A request's prompts as the engine gets them, what they name, and sentences about what they name in vain."""
+    """A request's prompts as the engine gets them, what they name, and sentences about what they name in vain.
+
+    The second pass's are empty where the first pass's hold for it.
+    """
 
     prompt: str
     negative_prompt: str
+    hr_prompt: str
+    hr_negative_prompt: str
     options: PromptOptions
-    hires_prompt: str | None = None
-    hires_negative_prompt: str | None = None
     adapters: tuple[AddOn, ...] = ()
     embeddings: tuple[AddOn, ...] = ()
     notes: tuple[str, ...] = ()
@@ -32,42 +35,39 @@ def read_prompts(body: GenerationBody, overrides: Overrides, styles: StyleBook, 
     Raises `InvalidPrompt` for a tag's weight that is no number, `UnusableAddOn` for a LoRA that is there but cannot
     be read, and `NotSupported` for hypernetworks.
     """
-    hires = _hires_prompts(body)
-    texts = {"prompt": body.prompt, "negative_prompt": body.negative_prompt}
-    for field, text in (texts | {"hr_prompt": hires[0], "hr_negative_prompt": hires[1]}).items():
-        if len(text or "") > MAX_PROMPT_CHARACTERS:  # before any work on it
-            raise InvalidRequest(f"{field} is longer than {MAX_PROMPT_CHARACTERS} characters.", field=field)
-    prompt, negative_prompt, notes = styles.apply(body.prompt or "", body.negative_prompt or "", body.styles or ())
-    *hires_texts, _ = styles.apply(hires[0] or "", hires[1] or "", body.styles or ())
-    if overrides.prompting.has_comments:
-        prompt, negative_prompt = without_comments(prompt), without_comments(negative_prompt)
-        hires_texts = [without_comments(text) for text in hires_texts]
-    hires_prompt, hires_negative = (text if own else None for text, own in zip(hires_texts, hires, strict=True))
+    has_comments = overrides.prompting.has_comments
+    given = _bounded({name: getattr(body, name, None) or "" for name in _FIRST_PASS + _SECOND_PASS})
+    prompt, negative_prompt, notes = styles.apply(given["prompt"], given["negative_prompt"], body.styles or ())
+    second = ["", ""]
+    if (
+        isinstance(body, Txt2ImgBody) and body.enable_hr
+    ):  # an empty one stands for the first pass's, which has its styles already
+        hr_prompt, hr_negative, _ = styles.apply(given["hr_prompt"], given["hr_negative_prompt"], body.styles or ())
+        second = [hr_prompt if given["hr_prompt"] else "", hr_negative if given["hr_negative_prompt"] else ""]
+    texts = [without_comments(text) if has_comments else text for text in (prompt, negative_prompt, *second)]
     finder = _Finder(overrides.model, add_ons)
-    adapters: tuple[AddOn, ...] = ()
-    if not body.disable_extra_networks:
-        adapters = finder.adapters(tags_of(prompt))
-        if hires_prompt:
-            adapters = tuple(dict.fromkeys((*adapters, *finder.adapters(tags_of(hires_prompt)))))
     return Prompts(
-        prompt=prompt,
-        negative_prompt=negative_prompt,
+        prompt=texts[0],
+        negative_prompt=texts[1],
+        hr_prompt=texts[2],
+        hr_negative_prompt=texts[3],
         options=overrides.prompting.options,
-        hires_prompt=hires_prompt,
-        hires_negative_prompt=hires_negative,
-        adapters=adapters,
-        embeddings=finder.embeddings(
-            without_tags(prompt), negative_prompt, without_tags(hires_prompt or ""), hires_negative or ""
-        ),
+        adapters=() if body.disable_extra_networks else finder.adapters(tags_of(texts[0]), tags_of(texts[2])),
+        embeddings=finder.embeddings(without_tags(texts[0]), texts[1], without_tags(texts[2]), texts[3]),
         notes=(*notes, *finder.notes),
     )
 
 
-def _hires_prompts(body: GenerationBody) -> tuple[str | None, str | None]:
-    """Return the second pass's own prompts; None where it takes the first pass's."""
-    if isinstance(body, Txt2ImgBody) and body.enable_hr:
-        return body.hr_prompt or None, body.hr_negative_prompt or None
-    return None, None
+_FIRST_PASS = ("prompt", "negative_prompt")
+_SECOND_PASS = ("hr_prompt", "hr_negative_prompt")
+
+
+def _bounded(prompts: dict[str, str]) -> dict[str, str]:
+    """Return prompts that are not too long to be worked on; raise `InvalidRequest` for others."""
+    for field, text in prompts.items():
+        if len(text) > MAX_PROMPT_CHARACTERS:
+            raise InvalidRequest(f"{field} is longer than {MAX_PROMPT_CHARACTERS} characters.", field=field)
+    return prompts
 
 
 class _Finder:
@@ -78,12 +78,12 @@ class _Finder:
         self._add_ons = add_ons
         self.notes: list[str] = []
 
-    def adapters(self, tags: Tags) -> tuple[AddOn, ...]:
-        for kind, _ in tags.others:
+    def adapters(self, *passes: Tags) -> tuple[AddOn, ...]:
+        for kind in dict.fromkeys(kind for tags in passes for kind, _ in tags.others):
             if kind == HYPERNET_KIND:
                 raise NotSupported("Hypernetworks are not supported by this version of Sfumato.", field="prompt")
             self.notes.append(f"Tags of the kind {kind[:50]!r} are not known; it was left out.")
-        found = (self._adapter(word) for word in dict.fromkeys(tag.name for tag in tags.adapters))
+        found = (self._adapter(word) for word in dict.fromkeys(tag.name for tags in passes for tag in tags.adapters))
         return tuple(add_on for add_on in found if add_on is not None)
 
     def _adapter(self, word: str) -> AddOn | None:

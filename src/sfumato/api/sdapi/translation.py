@@ -38,7 +38,7 @@ def to_request(
     width, height = first_size(body)
     hires = given.hires
     if hires is not None:
-        hires = replace(hires, prompt=prompts.hires_prompt, negative_prompt=prompts.hires_negative_prompt)
+        hires = replace(hires, prompt=prompts.hr_prompt or None, negative_prompt=prompts.hr_negative_prompt or None)
     return GenerationRequest(
         prompt=prompts.prompt,
         negative_prompt=prompts.negative_prompt,
