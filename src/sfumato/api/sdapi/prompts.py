@@ -39,9 +39,8 @@ def read_prompts(body: GenerationBody, overrides: Overrides, styles: StyleBook, 
     given = _bounded({name: getattr(body, name, None) or "" for name in _FIRST_PASS + _SECOND_PASS})
     prompt, negative_prompt, notes = styles.apply(given["prompt"], given["negative_prompt"], body.styles or ())
     second = ["", ""]
-    if (
-        isinstance(body, Txt2ImgBody) and body.enable_hr
-    ):  # an empty one stands for the first pass's, which has its styles already
+    # An empty one stands for the first pass's, which has its styles already.
+    if isinstance(body, Txt2ImgBody) and body.enable_hr:
         hr_prompt, hr_negative, _ = styles.apply(given["hr_prompt"], given["hr_negative_prompt"], body.styles or ())
         second = [hr_prompt if given["hr_prompt"] else "", hr_negative if given["hr_negative_prompt"] else ""]
     texts = [without_comments(text) if has_comments else text for text in (prompt, negative_prompt, *second)]
