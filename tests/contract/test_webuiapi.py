@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import webuiapi
+from PIL import Image
 
 from tests.contract.live import LiveServer, live_server
 from tests.fakes import colour_of
@@ -42,13 +43,19 @@ def test_txt2img_takes_old_sampler_names(api: Any) -> None:
 
 
 def test_what_is_not_supported_raises_with_a_clear_text(api: Any) -> None:
-    for request in ({"enable_hr": True}, {"styles": ["anime"]}, {"tiling": True}):
+    for request in ({"restore_faces": True}, {"tiling": True}):
         with pytest.raises(RuntimeError, match="is not supported by this version"):
             api.txt2img(prompt="x", width=64, height=64, **request)
     with pytest.raises(RuntimeError, match=r"Prompt matrix.* not found"):
         api.txt2img(prompt="x", script_name="Prompt matrix")
-    with pytest.raises(RuntimeError, match="img2img is not supported by this version"):
-        api.img2img(prompt="x")
+
+
+def test_img2img_and_the_second_pass_work_unmodified(api: Any) -> None:
+    red = Image.new("RGB", (64, 64), "red")
+    painted = api.img2img(images=[red], prompt="x", mask_image=Image.new("L", (64, 64), 255), width=64, height=64)
+    enlarged = api.txt2img(prompt="x", width=64, height=64, enable_hr=True, hr_scale=2, denoising_strength=0.5)
+    assert painted.image.size == (64, 64)
+    assert "Denoising strength" in enlarged.info["infotexts"][0]
 
 
 def test_a_wrong_key_raises(server: LiveServer) -> None:

@@ -48,10 +48,6 @@ ASK = [
     ("restore_faces", {"restore_faces": True}),
     ("tiling", {"tiling": True}),
     ("refiner_checkpoint", {"refiner_checkpoint": "x.safetensors"}),
-    ("firstpass_image", {"firstpass_image": "aGk="}),
-    ("enable_hr", {"enable_hr": True}),
-    ("firstphase_width", {"firstphase_width": 64}),
-    ("firstphase_height", {"firstphase_height": 64}),
     ("infotext", {"infotext": "a\nSteps: 5"}),
 ]
 
