@@ -12,7 +12,7 @@ from diffusers import (
     StableDiffusionXLPipeline,
 )
 
-from sfumato.core.requests import GenerationRequest, NoiseSource, PromptSyntax
+from sfumato.core.requests import GenerationRequest, NoiseSource, PromptSyntax, ScheduleOptions
 from sfumato.engine.conditioning import Conditioning
 from sfumato.engine.denoising import DenoiseLoop
 from sfumato.engine.device import Device
@@ -54,7 +54,7 @@ def theirs(pipeline: Any, model: LoadedModel, **inputs: Any) -> torch.Tensor:
     noise = torch.randn((1, 4, HEIGHT // 8, WIDTH // 8), generator=torch.Generator().manual_seed(SEED))
     latents: torch.Tensor = pipeline(
         width=WIDTH, height=HEIGHT, guidance_scale=SCALE, output_type="latent", latents=noise,
-        sigmas=uniform(model.denoiser.levels, STEPS).tolist(), **inputs,
+        sigmas=uniform(model.denoiser.levels, STEPS, ScheduleOptions()).tolist(), **inputs,
     ).images[0]  # fmt: skip
     return latents
 
@@ -87,6 +87,17 @@ def test_stable_diffusion_2_with_velocity_gives_the_latents_of_diffusers_pipelin
     states = [texts["text_encoder"](framed(text, 0)).last_hidden_state for text in (PROMPT, NEGATIVE)]
     model = load(tmp_path, tiny.SD2)
     close(ours(model), theirs(pipeline, model, prompt_embeds=states[0], negative_prompt_embeds=states[1]))
+
+
+def test_a_network_distilled_with_guidance_is_told_the_scale_as_in_diffusers_pipeline(tmp_path: Path) -> None:
+    unet, vae, texts = tiny.networks_of(tiny.DISTILLED)
+    pipeline = StableDiffusionPipeline(
+        vae=vae, text_encoder=texts["text_encoder"], tokenizer=None, unet=unet, safety_checker=None,
+        scheduler=euler(), feature_extractor=None, requires_safety_checker=False,
+    )  # fmt: skip
+    states = texts["text_encoder"](framed(PROMPT, 49407)).last_hidden_state
+    model = load(tmp_path, tiny.DISTILLED)
+    close(ours(model), theirs(pipeline, model, prompt_embeds=states))
 
 
 @pytest.mark.parametrize("negative", [NEGATIVE, ""])

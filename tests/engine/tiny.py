@@ -70,6 +70,7 @@ class Kind:
 
 SD1 = Kind(towers={"text_encoder": "cond_stage_model.transformer."})
 INPAINTING = Kind(towers=SD1.towers, unet={"in_channels": 9}, pipeline="StableDiffusionInpaintPipeline")
+DISTILLED = Kind(towers=SD1.towers, unet={"time_cond_proj_dim": 16})
 SD2 = Kind(
     towers={"text_encoder": "cond_stage_model.model."},
     unet={"attention_head_dim": (1, 1), "use_linear_projection": True},

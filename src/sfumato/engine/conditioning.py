@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-TEXT_EMBEDS, TIME_IDS, CHANNELS = "text_embeds", "time_ids", "channels"
-"""Extras: SDXL's summary of a prompt (P,) and picture's size (6,), channels beside the latents (C, h, w)."""
+TEXT_EMBEDS, TIME_IDS, CHANNELS, GUIDANCE = "text_embeds", "time_ids", "channels", "guidance"
+"""Extras: XL's summary of a prompt (P,) and the picture's size (6,); what goes beside the latents (C, h, w); the
+guidance scale as networks take it that were distilled with it (W,)."""
 
 
 @dataclass(frozen=True)

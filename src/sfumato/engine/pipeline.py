@@ -186,17 +186,18 @@ class Stage:
             self._network,
             canvas.conditioned(self._positive),
             canvas.conditioned(self._negative, negative_prompt=request.negative_prompt),
-            request.guidance_scale / self.sampler.guidance_divisor,
+            (1.0 if self.model.guidance_width else request.guidance_scale) / self.sampler.guidance_divisor,
             skips=request.guidance_skips,
             evaluations=run.evaluations,
             wants_unguided=self.sampler.wants_unguided,
         )
 
     def _canvas(self, channels: Tensor | None) -> Canvas:
+        width, height = self.request.width, self.request.height
         if channels is not None:
-            return self.model.canvas(self.request.width, self.request.height, channels)
+            return self.model.canvas(width, height, guidance_scale=self.request.guidance_scale, channels=channels)
         if self._blank is None:
-            self._blank = self.model.canvas(self.request.width, self.request.height)
+            self._blank = self.model.canvas(width, height, guidance_scale=self.request.guidance_scale)
         return self._blank
 
     @property

@@ -120,7 +120,8 @@ class LoadedModel:
     """A model in memory, ready to make pictures.
 
     `networks` are the denoiser and the text encoders under diffusers' names, for adapters that change their layers.
-    `time_ids`: see `Canvas`. `takes_picture`: an inpainting network, which is told mask and picture beside the latents.
+    `time_ids`, `guidance_width`: see `Canvas`. `takes_picture`: an inpainting network, which is told mask and picture
+    beside the latents.
     """
 
     name: str
@@ -132,15 +133,23 @@ class LoadedModel:
     networks: Mapping[str, nn.Module]
     time_ids: int = 0
     takes_picture: bool = False
+    guidance_width: int = 0
 
-    def canvas(self, width: int, height: int, channels: Tensor | None = None) -> Canvas:
+    def canvas(self, width: int, height: int, *, guidance_scale: float = 1.0, channels: Tensor | None = None) -> Canvas:
         """Return what the network is told of a picture of this size in pixels.
 
         A network that takes a picture beside the latents gets `channels`, or is asked to paint all of it.
         """
         if self.takes_picture and channels is None:
             channels = self.picture_channels(torch.full((height, width, 3), _HALF_GRAY), torch.ones(height, width))
-        return Canvas(width=width, height=height, time_ids=self.time_ids, channels=channels)
+        return Canvas(
+            width=width,
+            height=height,
+            time_ids=self.time_ids,
+            channels=channels,
+            guidance_scale=guidance_scale,
+            guidance_width=self.guidance_width,
+        )
 
     def picture_channels(self, picture: Tensor, mask: Tensor, note: Note = ignore) -> Tensor:
         """Return an inpainting network's channels (1 + C, H/8, W/8): the mask, and the picture but for what it hides.

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from sfumato.core.errors import ModelLoadFailed, SfumatoError
 from sfumato.core.requests import PromptSyntax
-from sfumato.engine.conditioning import TEXT_EMBEDS, TIME_IDS, Conditioning
+from sfumato.engine.conditioning import GUIDANCE, TEXT_EMBEDS, TIME_IDS, Conditioning
 from sfumato.engine.device import Device, is_out_of_memory
 from sfumato.engine.families import networks, original_file
 from sfumato.engine.families.autoencoder import Autoencoder
@@ -168,6 +168,7 @@ def _assembled(
         networks={"unet": unet, **parts},
         time_ids=_time_ids(unet, text),
         takes_picture=taken > made,
+        guidance_width=int(unet.config.time_cond_proj_dim or 0),
     )
 
 
@@ -175,7 +176,12 @@ def _asked(unet: Any) -> Callable[[Tensor, Tensor, Conditioning], Tensor]:
     def network(x: Tensor, timestep: Tensor, told: Conditioning) -> Tensor:
         added = {name: told.extras[name] for name in (TEXT_EMBEDS, TIME_IDS) if name in told.extras}
         output: Tensor = unet(
-            x, timestep, encoder_hidden_states=told.states, added_cond_kwargs=added or None, return_dict=False
+            x,
+            timestep,
+            encoder_hidden_states=told.states,
+            timestep_cond=told.extras.get(GUIDANCE),
+            added_cond_kwargs=added or None,
+            return_dict=False,
         )[0]
         return output
 
