@@ -54,7 +54,7 @@ def theirs(pipeline: Any, model: LoadedModel, **inputs: Any) -> torch.Tensor:
     noise = torch.randn((1, 4, HEIGHT // 8, WIDTH // 8), generator=torch.Generator().manual_seed(SEED))
     latents: torch.Tensor = pipeline(
         width=WIDTH, height=HEIGHT, guidance_scale=SCALE, output_type="latent", latents=noise,
-        sigmas=uniform(model.denoiser.levels, STEPS, ScheduleOptions()).tolist(), **inputs,
+        sigmas=[*uniform(model.denoiser.levels, STEPS, ScheduleOptions()).tolist(), 0.0], **inputs,
     ).images[0]  # fmt: skip
     return latents
 

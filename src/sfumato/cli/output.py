@@ -42,7 +42,8 @@ def show_error(message: str, hint: str = "") -> None:
 def download_progress(title: str) -> Iterator[Callable[[int, int], None]]:
     """Show that something is going on, and how far a download is once one says so in bytes had and needed."""
     columns = (SpinnerColumn(), TextColumn(title), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Progress(*columns, console=progress_console(), transient=True) as bars:
+    console = progress_console()
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
         bar = bars.add_task(title, total=None)
         yield lambda had_bytes, needed_bytes: bars.update(bar, completed=had_bytes, total=needed_bytes)
 
