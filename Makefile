@@ -27,6 +27,7 @@ train: $(VENV)/.installed-train
 	$(BIN)/python -m training.autoencoder
 	$(BIN)/python -m training.denoiser
 	$(BIN)/python -m training.export
+	$(BIN)/python -m training.judge
 	$(BIN)/python -m training.evaluate
 
 bench: $(VENV)/.installed-dev

@@ -74,9 +74,9 @@ class Composer:
         self.things = things
         self.chooser = random.Random(seed)
 
-    def compose(self, width: int = 256, height: int = 256) -> Scene:
-        """Draw a scene of a random kind."""
-        kind = self.chooser.choices(list(SCENE_WEIGHTS), weights=list(SCENE_WEIGHTS.values()))[0]
+    def compose(self, width: int = 256, height: int = 256, kind: str | None = None) -> Scene:
+        """Draw a scene of a kind of `SCENE_WEIGHTS`, or of a random one."""
+        kind = kind or self.chooser.choices(list(SCENE_WEIGHTS), weights=list(SCENE_WEIGHTS.values()))[0]
         style = self.chooser.choices(list(STYLE_WEIGHTS), weights=list(STYLE_WEIGHTS.values()))[0]
         draw = {"single": self._single, "pair": self._pair, "count": self._count, "hat": self._hat}[kind]
         return draw(style, width, height)
