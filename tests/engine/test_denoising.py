@@ -1,6 +1,7 @@
 """The denoise loop: a picture is the same alone and in any company, and nobody waits for a stranger's steps."""
 
 from collections.abc import Callable
+from typing import cast
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from sfumato.core.sampling import SCHEDULES, find_sampler, find_schedule
 from sfumato.engine.batching import BucketShares, WidthTuner
 from sfumato.engine.conditioning import Conditioning
 from sfumato.engine.denoising import DenoiseLoop, LivePicture
+from sfumato.engine.families.base import LatentCodec
 from sfumato.engine.guidance import Errand, Guide, Row, RowSteps, guided
 from sfumato.engine.guidance import Network as Target
 from sfumato.engine.sampling.noise import PictureNoise
@@ -21,6 +23,8 @@ from sfumato.engine.sampling.samplers import SAMPLERS
 from sfumato.engine.sampling.schedules import NoiseLevels, sigmas_for
 from tests.factories import make_request
 
+NO_CODEC = cast(LatentCodec, None)
+"""The loop decodes nothing."""
 LEVELS = NoiseLevels.scaled_linear()
 WEIGHT = torch.linspace(-1, 1, 4 * 6).reshape(4, 6)
 
@@ -51,6 +55,7 @@ def picture(
     return LivePicture(
         job_id=job,
         index=seed,
+        codec=NO_CODEC,
         steps=guided(
             asks,
             Target(model, network),  # type: ignore[arg-type]
@@ -234,7 +239,7 @@ def relay(network: Network, first: RowSteps, errand: Callable[[Tensor], Tensor],
 def one_errand(*, then: int) -> LivePicture:
     first = picture(Network(), steps=2, scale=1.0)._steps
     steps = relay(Network(), first, lambda latents: latents.repeat(1, 2, 1), then=then)
-    return LivePicture(job_id="job", index=0, steps=steps, evaluations=2 + then)
+    return LivePicture(job_id="job", index=0, steps=steps, evaluations=2 + then, codec=NO_CODEC)
 
 
 def test_a_picture_on_an_errand_goes_on_with_what_it_brought() -> None:
@@ -276,5 +281,5 @@ def test_a_picture_without_steps_ends_at_the_next_turn() -> None:
         yield []
 
     loop = DenoiseLoop()
-    loop.add(LivePicture(job_id="job", index=3, steps=nothing_to_do(), evaluations=1))
+    loop.add(LivePicture(job_id="job", index=3, steps=nothing_to_do(), evaluations=1, codec=NO_CODEC))
     assert list(finish(loop)) == [3]
