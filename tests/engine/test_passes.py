@@ -10,7 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from sfumato.core.passes import Hires, Inpainting, MaskedContent, ResizeMode, Source
+from sfumato.core.errors import InvalidRequest
+from sfumato.core.passes import Hires, Inpainting, MaskedContent, Refiner, ResizeMode, Source
 from sfumato.core.requests import GenerationRequest, NoiseSource
 from sfumato.engine.denoising import DenoiseLoop, LivePicture
 from sfumato.engine.device import Device
@@ -210,3 +211,32 @@ def test_second_passes_are_the_same_in_a_batch_and_alone(model: LoadedModel) -> 
     together = finished(request(image_count=2, hires=SECOND_PASS), model, {})
     ((_, alone),) = finished(request(seed=4, hires=SECOND_PASS), model, {})
     torch.testing.assert_close(together[1][1], alone, rtol=1e-3, atol=1e-3)
+
+
+def networks_asked(wanted: GenerationRequest, model: LoadedModel) -> list[str]:
+    """Return the name of the network that answered each evaluation."""
+    models = {"tiny": model, "other": replace(model, name="other")}
+    (picture,) = prepare("job", wanted, models.__getitem__, {})
+    loop, names = DenoiseLoop(), []
+    loop.add(picture)
+    while len(loop):
+        names.append(picture.waiting()[0][1].network.name)
+        loop.turn()
+    return names
+
+
+@pytest.mark.parametrize(("switch_at", "first"), [(0.0, 0), (0.5, 5), (1.0, 10)])
+def test_a_refiner_takes_over_at_its_share_of_the_timesteps(model: LoadedModel, switch_at: float, first: int) -> None:
+    wanted = request(steps=10, schedule="SGM Uniform", refiner=Refiner(model="other", switch_at=switch_at))
+    assert networks_asked(wanted, model) == ["tiny"] * first + ["other"] * (10 - first)
+
+
+def test_a_refiner_takes_part_in_the_second_of_two_passes_alone(model: LoadedModel) -> None:
+    wanted = request(hires=SECOND_PASS, refiner=Refiner(model="other"))
+    assert networks_asked(wanted, model) == ["tiny"] * 4 + ["other"] * 4
+
+
+def test_a_refiner_of_another_kind_of_latents_is_refused(model: LoadedModel) -> None:
+    models = {"tiny": model, "other": replace(model, name="other", latent_channels=8)}
+    with pytest.raises(InvalidRequest, match="cannot refine"):
+        prepare("job", request(refiner=Refiner(model="other")), models.__getitem__, {})

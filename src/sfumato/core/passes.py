@@ -83,6 +83,18 @@ class Source:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Refiner:
+    """A second model that takes over once `switch_at` (0 to 1) of the training timesteps are passed.
+
+    With a second pass it takes part in that one alone. `title` is what an infotext calls it.
+    """
+
+    model: str
+    switch_at: float = 0.0
+    title: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Hires:
     """A second pass: the first one's latents, enlarged, are partly noised and denoised again.
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from sfumato.core.errors import InvalidRequest
-from sfumato.core.passes import Hires, Source
+from sfumato.core.passes import Hires, Refiner, Source
 from sfumato.core.sampling import find_sampler
 
 LATENT_FACTOR = 8
@@ -212,11 +212,13 @@ class GenerationRequest:
     image_count: int = 1
     source: Source | None = None
     hires: Hires | None = None
+    refiner: Refiner | None = None
 
     @property
     def models(self) -> tuple[str, ...]:
         """The names of the models that are needed, the first pass's first."""
-        return (self.model, self.hires.model) if self.hires and self.hires.model else (self.model,)
+        second = (self.hires.model,) if self.hires and self.hires.model else ()
+        return (self.model, *second, *((self.refiner.model,) if self.refiner else ()))
 
     @property
     def stored_pictures(self) -> tuple[str, ...]:
@@ -279,6 +281,8 @@ class GenerationRequest:
                 _check("mask_blur_x", inpainting.blur_x, 0, MAX_MASK_BLUR)
                 _check("mask_blur_y", inpainting.blur_y, 0, MAX_MASK_BLUR)
                 _check("inpaint_full_res_padding", inpainting.padding, 0, MAX_SIDE)
+        if self.refiner is not None:
+            _check("refiner_switch_at", self.refiner.switch_at, 0.0, 1.0)
         if (hires := self.hires) is not None:
             for field, value in (
                 ("width", hires.width),

@@ -65,6 +65,19 @@ class Guide:
         return cls(positive=((Course.constant(positive), 1.0),), negative=Course.constant(negative))
 
 
+@dataclass(frozen=True, kw_only=True)
+class Successor:
+    """Another network, told the prompts in its own way, that answers from some noise level on.
+
+    Podell et al. 2023 ("SDXL"), Sec. 2.5: a refiner. Once it has taken over it answers to the end.
+    """
+
+    network: Network
+    guide: Guide
+    scale: float
+    takes_over: Callable[[float], bool]
+
+
 RowSteps = Generator[list[Row] | Errand, list[Tensor], Tensor]
 """A picture on its way: it asks for rows and is sent each row's denoised latents, in order, or for an errand and is
 sent its result alone."""
@@ -79,6 +92,7 @@ def guided(
     skips: GuidanceSkips = NO_SKIPS,
     evaluations: int = 1,
     wants_unguided: bool = False,
+    successor: Successor | None = None,
 ) -> RowSteps:
     """Answer a sampler's asks by classifier-free guidance (Ho and Salimans 2022, Eq. 6), in terms of x0.
 
@@ -86,13 +100,15 @@ def guided(
     the negative prompt has no share in the sum, as at scale 1, and where `skips` says so, its row is saved. A sampler
     that `wants_unguided` is sent `Estimates`; where there is no negative row, the second is the first prompt's.
     """
-    weights = [weight for _, weight in guide.positive]
-    strengths = [weight * scale for weight in weights]
-    has_share = wants_unguided or sum(strengths) != 1
     evaluation = 0
     try:
         x, sigma = next(steps)
         while True:
+            if successor is not None and successor.takes_over(sigma):
+                network, guide, scale, successor = successor.network, successor.guide, successor.scale, None
+            weights = [weight for _, weight in guide.positive]
+            strengths = [weight * scale for weight in weights]
+            has_share = wants_unguided or sum(strengths) != 1
             is_skipped = skips.skip(evaluation=evaluation, evaluations=evaluations, sigma=sigma)
             told = [course.at(evaluation) for course, _ in guide.positive]
             if has_share and not is_skipped:

@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from sfumato.core.errors import InvalidRequest
 from sfumato.core.passes import Hires, MaskedContent, ResizeMode, Source
 from sfumato.core.requests import LATENT_FACTOR, GenerationRequest
 from sfumato.core.sampling import find_sampler
@@ -19,7 +20,7 @@ from sfumato.engine.enlarging import enlarged_latents, enlarged_picture, is_late
 from sfumato.engine.families.autoencoder import Note, ignore
 from sfumato.engine.families.base import LatentCodec, LoadedModel
 from sfumato.engine.families.canvas import Canvas
-from sfumato.engine.guidance import Errand, RowSteps, guided
+from sfumato.engine.guidance import Errand, Guide, RowSteps, Successor, guided
 from sfumato.engine.prompt.schedule import Calls
 from sfumato.engine.prompting import calls_of, read_prompts
 from sfumato.engine.sampling.inpainting import keeping
@@ -46,23 +47,29 @@ def prepare(
     `UnknownModel`, `ModelLoadFailed`.
     """
     model = model_of(request.model)
+    refiner = model_of(request.refiner.model) if request.refiner else None
     if request.source is not None:
-        return img2img(job_id, request, request.source, model, pictures, note, add_ons)
+        return img2img(job_id, request, request.source, model, pictures, note, add_ons, refiner)
     if request.hires is not None:
         second_model = model_of(request.hires.model or request.model)
-        return hires(job_id, request, request.hires, model, second_model, pictures, note, add_ons)
-    return txt2img(job_id, request, model, note, add_ons)
+        return hires(job_id, request, request.hires, model, second_model, pictures, note, add_ons, refiner)
+    return txt2img(job_id, request, model, note, add_ons, refiner)
 
 
 def txt2img(
-    job_id: str, request: GenerationRequest, model: LoadedModel, note: Note = ignore, add_ons: AddOns | None = None
+    job_id: str,
+    request: GenerationRequest,
+    model: LoadedModel,
+    note: Note = ignore,
+    add_ons: AddOns | None = None,
+    refiner: LoadedModel | None = None,
 ) -> list[LivePicture]:
     """Return the live pictures of a text-to-image request, one per picture asked for, none begun yet.
 
     Picture i draws all its noise from a stream of its own, seeded `seed + i`, so that it is the picture a request
     for that seed alone would give. Raises `InvalidPrompt`, `UnusableAddOn`, `InvalidRequest`.
     """
-    stage = Stage(request, model, note, add_ons)
+    stage = Stage(request, model, note, add_ons, refiner=refiner)
     pictures = []
     for index in range(request.image_count):
         run = stage.from_noise(PictureNoise(request, index, stage.latent_shape))
@@ -82,13 +89,14 @@ def img2img(
     pictures: Mapping[str, bytes],
     note: Note = ignore,
     add_ons: AddOns | None = None,
+    refiner: LoadedModel | None = None,
 ) -> list[LivePicture]:
     """Return live pictures that begin from given ones, in part noised (Meng et al. 2022, "SDEdit").
 
     With a mask only what it shows is painted: every estimate is mended with the source's latents elsewhere, and the
     finished picture with the source's pixels. Raises `InvalidRequest` for a mask that does not fit its picture.
     """
-    stage = Stage(request, model, note, add_ons)
+    stage = Stage(request, model, note, add_ons, refiner=refiner)
     begun: dict[str, tuple[masks.Prepared, Tensor]] = {}
     live = []
     for index in range(request.image_count):
@@ -125,10 +133,11 @@ def hires(
     pictures: Mapping[str, bytes],
     note: Note = ignore,
     add_ons: AddOns | None = None,
+    refiner: LoadedModel | None = None,
 ) -> list[LivePicture]:
     """Return live pictures made in two passes: small from noise, then enlarged, noised in part and denoised again."""
     first = Stage(request, model, note, add_ons)
-    second = Stage(_second_request(request, wanted), second_model, note, add_ons, after=first)
+    second = Stage(_second_request(request, wanted), second_model, note, add_ons, after=first, refiner=refiner)
     source = Source(pictures=(), strength=wanted.strength, runs_all_steps=True)
     live = []
     for index in range(request.image_count):
@@ -170,6 +179,7 @@ class Stage:
         add_ons: AddOns | None = None,
         *,
         after: "Stage | None" = None,
+        refiner: LoadedModel | None = None,
     ) -> None:
         self.request = request
         self.model = model
@@ -178,6 +188,12 @@ class Stage:
         self.calls: Calls = calls_of(request, after=after.calls if after else None)
         self._prompted = read_prompts(request, model, add_ons or AddOns(), self.calls)
         self._blank: Canvas | None = None
+        self._refiner = Stage(request, refiner, note, add_ons, after=after) if refiner else None
+        if refiner is not None and refiner.latent_channels != model.latent_channels:
+            raise InvalidRequest(
+                f"{refiner.name} cannot refine what {model.name} begins: their latents differ.",
+                field="refiner_checkpoint",
+            )
         for sentence in self._prompted.notes:
             note(sentence)
 
@@ -203,18 +219,40 @@ class Stage:
 
     def guided(self, run: Run, channels: Tensor | None = None) -> RowSteps:
         """Turn a sampler's asks into rows for the network; `channels` are what an inpainting network sees besides."""
-        request, canvas = self.request, self._canvas(channels)
-        scale = 1.0 if self.model.guidance_width else request.guidance_scale
         return guided(
             run.steps,
             self._prompted.network,
-            self._prompted.guide.map(
-                canvas.conditioned, partial(canvas.conditioned, negative_prompt=request.negative_prompt)
-            ),
-            scale / self.sampler.guidance_divisor,
-            skips=request.guidance_skips,
+            self._guide(channels),
+            self._scale,
+            skips=self.request.guidance_skips,
             evaluations=run.evaluations,
             wants_unguided=self.sampler.wants_unguided,
+            successor=self._successor(),
+        )
+
+    @property
+    def _scale(self) -> float:
+        scale = 1.0 if self.model.guidance_width else self.request.guidance_scale
+        return scale / self.sampler.guidance_divisor
+
+    def _guide(self, channels: Tensor | None) -> Guide:
+        canvas = self._canvas(channels)
+        negative = partial(canvas.conditioned, negative_prompt=self.request.negative_prompt)
+        return self._prompted.guide.map(canvas.conditioned, negative)
+
+    def _successor(self) -> Successor | None:
+        refiner, wanted = self._refiner, self.request.refiner
+        if refiner is None or wanted is None:
+            return None
+        levels, switch_at = self.model.denoiser.levels, wanted.switch_at
+        count = len(levels.sigmas)
+
+        def takes_over(sigma: float) -> bool:
+            timestep = int((levels.sigmas - sigma).abs().argmin())
+            return (count - 1 - timestep) / count >= switch_at
+
+        return Successor(
+            network=refiner._prompted.network, guide=refiner._guide(None), scale=refiner._scale, takes_over=takes_over
         )
 
     def _canvas(self, channels: Tensor | None) -> Canvas:

@@ -116,6 +116,9 @@ class GenerationService:
         if request.hires is not None and request.hires.model is not None:
             second = self._registry.find(request.hires.model)
             request = replace(request, hires=replace(request.hires, model=second.name))
+        if request.refiner is not None:
+            refiner = self._registry.find(request.refiner.model)
+            request = replace(request, refiner=replace(request.refiner, model=refiner.name))
         request = replace(request, model=model.name, vae=vae.name if vae else NO_VAE, vae_hash=vae_hash).validated()
         cost_credits = CREDITS_PER_IMAGE * request.image_count
         await keep(self._objects, sources)

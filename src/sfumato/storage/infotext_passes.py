@@ -1,4 +1,4 @@
-"""What an infotext says of image to image, inpainting and a second pass (docs/sdapi.md, "Infotext")."""
+"""What an infotext says of image to image, inpainting, a second pass and a refiner (docs/sdapi.md, "Infotext")."""
 
 from sfumato.core.passes import Hires, Inpainting, MaskedContent, Source
 from sfumato.core.requests import GenerationRequest
@@ -14,6 +14,8 @@ def pass_fields(request: GenerationRequest) -> Fields:
         said = _hires(request.hires)
     elif request.source is not None:
         said = _source(request.source)
+    if request.refiner is not None:
+        said |= {"Refiner": request.refiner.title, "Refiner switch at": float(request.refiner.switch_at)}
     return {key: value for key, value in said.items() if value is not None}
 
 

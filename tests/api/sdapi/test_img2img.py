@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from sfumato.core.messages import Generate
-from sfumato.core.passes import Hires, Inpainting, MaskedContent, ResizeMode, Source
+from sfumato.core.passes import Hires, Inpainting, MaskedContent, Refiner, ResizeMode, Source
 from sfumato.storage.infotext import parse
 from tests.api.harness import Api, run_api
 
@@ -181,3 +181,12 @@ async def test_a_given_first_pass_is_stored_for_the_engine(tmp_path: Path) -> No
 async def test_a_second_pass_that_cannot_be_is_refused(tmp_path: Path, fields: dict[str, Any], status: int) -> None:
     async with run_api(tmp_path) as api:
         assert (await api.txt2img(**SMALL, enable_hr=True, **fields)).status_code == status
+
+
+async def test_a_refiner_reaches_the_engine_and_the_infotext(tmp_path: Path) -> None:
+    async with run_api(tmp_path) as api:
+        response = await api.txt2img(**SMALL, refiner_checkpoint="test-model", refiner_switch_at=0.8)
+        refiner = last_job(api).request.refiner
+    assert refiner == Refiner(model="test-model", switch_at=0.8, title="test-model")
+    found = parse(Image.open(io.BytesIO(base64.b64decode(response.json()["images"][0]))).info["parameters"])
+    assert (found["Refiner"], found["Refiner switch at"]) == ("test-model", "0.8")

@@ -47,7 +47,6 @@ async def test_a_field_that_asks_for_nothing_is_accepted(tmp_path: Path) -> None
 ASK = [
     ("restore_faces", {"restore_faces": True}),
     ("tiling", {"tiling": True}),
-    ("refiner_checkpoint", {"refiner_checkpoint": "x.safetensors"}),
     ("infotext", {"infotext": "a\nSteps: 5"}),
 ]
 

@@ -17,7 +17,6 @@ _OFF = ("", "none")
 _ASKS: dict[str, Callable[[GenerationBody], Any]] = {
     "restore_faces": lambda body: body.restore_faces,
     "tiling": lambda body: body.tiling,
-    "refiner_checkpoint": lambda body: (body.refiner_checkpoint or "").strip().casefold() not in _OFF,
     "latent_mask": lambda body: isinstance(body, Img2ImgBody) and body.latent_mask,
     "infotext": lambda body: body.infotext,
 }

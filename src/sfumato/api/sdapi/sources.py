@@ -13,6 +13,7 @@ from sfumato.core.passes import (
     Hires,
     Inpainting,
     MaskedContent,
+    Refiner,
     ResizeMode,
     Source,
     hires_size,
@@ -40,6 +41,16 @@ class Given:
     files: tuple[bytes, ...] = ()
     source: Source | None = None
     hires: Hires | None = None
+
+
+def read_refiner(body: GenerationBody, registry: ModelRegistry) -> Refiner | None:
+    """Read which model takes over, and when; from the first step on where that is null. Raises `UnknownModel`."""
+    name = (body.refiner_checkpoint or "").strip()
+    if name.casefold() in _SAME:
+        return None
+    model = registry.find(name)
+    title = f"{model.name} [{model.short_hash}]" if model.short_hash else model.name
+    return Refiner(model=model.name, switch_at=_or(body.refiner_switch_at, 0.0), title=title)
 
 
 def read_img2img(body: Img2ImgBody, overrides: Overrides) -> Given:

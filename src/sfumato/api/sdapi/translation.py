@@ -10,6 +10,7 @@ from sfumato.api.sdapi.prompts import Prompts
 from sfumato.api.sdapi.sampling_options import guidance_skips, sampler_options, schedule_options
 from sfumato.api.sdapi.sources import Given, first_size
 from sfumato.core.errors import InvalidRequest, UnknownSampler
+from sfumato.core.passes import Refiner
 from sfumato.core.requests import (
     LATENT_FACTOR,
     MAX_IMAGES,
@@ -25,7 +26,13 @@ _Value = TypeVar("_Value")
 
 
 def to_request(
-    body: GenerationBody, overrides: Overrides, prompts: Prompts, given: Given, *, takes_unknown_samplers: bool = False
+    body: GenerationBody,
+    overrides: Overrides,
+    prompts: Prompts,
+    given: Given,
+    refiner: Refiner | None = None,
+    *,
+    takes_unknown_samplers: bool = False,
 ) -> GenerationRequest:
     """Translate a body whose unsupported fields were refused already.
 
@@ -65,6 +72,7 @@ def to_request(
         image_count=_image_count(body, given),
         source=given.source,
         hires=hires,
+        refiner=refiner,
     )
 
 

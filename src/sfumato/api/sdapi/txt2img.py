@@ -19,7 +19,7 @@ from sfumato.api.sdapi.options import Overrides, read_overrides
 from sfumato.api.sdapi.prompts import read_prompts
 from sfumato.api.sdapi.refusals import refuse_unsupported
 from sfumato.api.sdapi.results import render
-from sfumato.api.sdapi.sources import Given, read_hires, read_img2img
+from sfumato.api.sdapi.sources import Given, read_hires, read_img2img, read_refiner
 from sfumato.api.sdapi.state import SdapiState, StateOf
 from sfumato.api.sdapi.tasks import Task, new_task_id
 from sfumato.api.sdapi.translation import batches, to_request
@@ -58,7 +58,8 @@ async def _generate(
     prompts = await asyncio.to_thread(read_prompts, body, overrides, state.styles, services.registry.add_ons)
     given = await asyncio.to_thread(read_given, overrides)
     takes_unknown_samplers = services.settings.sdapi_takes_unknown_samplers
-    wanted = to_request(body, overrides, prompts, given, takes_unknown_samplers=takes_unknown_samplers)
+    refiner = read_refiner(body, services.registry)
+    wanted = to_request(body, overrides, prompts, given, refiner, takes_unknown_samplers=takes_unknown_samplers)
     job = await services.service.submit(caller, wanted, Dialect.SDAPI, given.files)
     task = Task(
         id=(body.force_task_id or new_task_id())[:_MAX_TASK_ID_CHARACTERS],
