@@ -286,7 +286,7 @@ def main() -> None:
     """Run `python -m training.denoiser`."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", type=Path, default=DEFAULT_WORK, help="folder of data and checkpoints")
-    parser.add_argument("--minutes", type=float, default=85)
+    parser.add_argument("--minutes", type=float, default=100)
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--things", type=int, default=COMMON, help="how many of the things, the common ones first")
     parser.add_argument("--start", type=Path, help="an exported model to begin with, if there is no checkpoint")

@@ -16,7 +16,7 @@ from training.colours import BACKGROUNDS, PALETTE, rgb
 from training.sprites import SIDE, Sprite, SpriteStore
 from training.things import THINGS, Thing, article, plural
 
-SCENE_WEIGHTS = {"single": 0.84, "pair": 0.08, "count": 0.04, "hat": 0.04}
+SCENE_WEIGHTS = {"single": 0.80, "pair": 0.12, "count": 0.04, "hat": 0.04}
 STYLE_WEIGHTS = {"3d": 0.90, "flat": 0.10, "sticker": 0.0}
 STYLE_WORDS = {
     "3d": ("3d style", "in 3d style"),
