@@ -94,6 +94,11 @@ def preview(work: Path, scenes: int = 64) -> dict[str, object]:
     return {"factors": fitted[:-1], "bias": fitted[-1]}
 
 
+def _without_origin(config: dict[str, object]) -> dict[str, object]:
+    """Return a configuration without the folder that its network came from."""
+    return {key: value for key, value in config.items() if key != "_name_or_path"}
+
+
 def export(work: Path, target: Path) -> int:
     """Write the model to `target`, replacing each file at once, and return its size in bytes."""
     target.mkdir(parents=True, exist_ok=True)
@@ -102,6 +107,8 @@ def export(work: Path, target: Path) -> int:
         write_models(work, folder)
         (folder / "model_index.json").write_text(json.dumps(model_index(), indent=2) + "\n")
         (folder / "preview.json").write_text(json.dumps(preview(work), indent=1) + "\n")
+        for config in folder.glob("*/*config.json"):
+            config.write_text(json.dumps(_without_origin(json.loads(config.read_text())), indent=2) + "\n")
         written = [path for path in folder.rglob("*") if path.is_file()]
         size_bytes = sum(path.stat().st_size for path in written)
         for path in written:

@@ -191,7 +191,7 @@ def _asked(unet: Any) -> Callable[[Tensor, Tensor, Conditioning], Tensor]:
 def _time_ids(unet: Any, text: Any) -> int:
     """Return how many numbers about the picture the denoiser takes, beside the prompt's summary."""
     kind = unet.config.addition_embed_type
-    if kind is None:
+    if kind in (None, "text"):  # "text" pools the states it is given anyway, as the built-in model does
         return 0
     if kind != "text_time" or not isinstance(text, XlText):
         raise ModelLoadFailed(f"Denoisers with an embedding of kind {kind!r} are not known.")
