@@ -5,8 +5,10 @@ Knows SQLite's locking rules, so that nobody else has to; knows no table.
 
 import asyncio
 import importlib.resources
+import sqlite3
+import time
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing, nullcontext
 from pathlib import Path
 from typing import Any, Self
 
@@ -15,6 +17,8 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 
 _BUSY_TIMEOUT_SECONDS = 30
+_WAL_ATTEMPTS = 200
+_WAL_PAUSE_SECONDS = 0.05
 _BEGIN = "sfumato_begin"
 
 
@@ -40,6 +44,7 @@ class Database:
             return cls(create_async_engine(parsed, pool_pre_ping=True))
         if parsed.database and parsed.database != ":memory:":
             Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
+            await asyncio.to_thread(_keep_write_ahead_log, parsed.database)
         engine = create_async_engine(parsed, connect_args={"timeout": _BUSY_TIMEOUT_SECONDS})
         event.listen(engine.sync_engine, "connect", _prepare_sqlite)
         event.listen(engine.sync_engine, "begin", _begin_sqlite)
@@ -70,11 +75,27 @@ class Database:
             await connection.run_sync(_upgrade)
 
 
+def _keep_write_ahead_log(path: str) -> None:
+    """Make the file keep a write-ahead log, as it then does for good.
+
+    SQLite does not wait here while another process has the file open, whatever its busy timeout; so this tries again.
+    """
+    for attempt in range(_WAL_ATTEMPTS):
+        try:
+            with closing(sqlite3.connect(path, timeout=_BUSY_TIMEOUT_SECONDS)) as connection:
+                connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError:
+            if attempt == _WAL_ATTEMPTS - 1:
+                raise
+            time.sleep(_WAL_PAUSE_SECONDS)
+
+
 def _prepare_sqlite(connection: Any, _record: object) -> None:
     # The driver must not begin transactions by itself: it would do so late and with a plain BEGIN.
     connection.isolation_level = None
     cursor = connection.cursor()
-    for pragma in ("journal_mode = WAL", "synchronous = NORMAL", "foreign_keys = ON"):
+    for pragma in ("synchronous = NORMAL", "foreign_keys = ON"):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
 

@@ -92,6 +92,7 @@ async def test_the_engine_gets_what_was_asked(tmp_path: Path) -> None:
         seed=5,
         noise_source=NoiseSource.GPU,
         image_count=3,
+        vae="None",
     )
 
 
