@@ -58,6 +58,7 @@ class Dispatcher:
         self._claiming: set[UUID] = set()
         self._woken = asyncio.Event()
         self._loop: asyncio.Task[None] | None = None
+        self._is_stopping = False
 
     @property
     def ready_engines(self) -> list[Ready]:
@@ -76,8 +77,10 @@ class Dispatcher:
 
     async def stop(self) -> None:
         """Stop the engines; the jobs they had wait for the next start and have lost no attempt."""
+        self._is_stopping = True
         if self._loop is not None:
-            self._loop.cancel()
+            # Not canceled: a write cut off in its middle can hold the database's lock until its connection is gone.
+            self.wake()
             await asyncio.gather(self._loop, return_exceptions=True)
         await asyncio.gather(*(engine.stop() for engine in self._engines))
         run_ids = [run_id for engine in self._engines for run_id in engine.run_ids]
@@ -101,9 +104,11 @@ class Dispatcher:
         return any(engine.interrupt(job_id) for engine in self._engines)
 
     async def _dispatch_forever(self) -> None:
-        while True:
+        while not self._is_stopping:
             await self._woken.wait()
             self._woken.clear()
+            if self._is_stopping:
+                return
             try:
                 await self._dispatch()
             except Exception:
